@@ -1,0 +1,92 @@
+//! What can go wrong in the engine.
+
+use std::fmt;
+
+/// The result of an engine operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log or the disk refused; see [`strandline_wal::Error`].
+    Wal(strandline_wal::Error),
+    /// A key is over [`KEY_LEN_MAX`](crate::KEY_LEN_MAX) or empty.
+    KeyLength {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A value is over [`VALUE_LEN_MAX`](crate::VALUE_LEN_MAX).
+    ValueLength {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A batch is over [`BATCH_LEN_MAX`](crate::BATCH_LEN_MAX).
+    BatchLength {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A batch or entry that was read is not well formed.
+    Malformed {
+        /// What was being decoded.
+        what: &'static str,
+        /// Offset in bytes within it.
+        offset: usize,
+        /// What was expected there and what was found.
+        reason: String,
+    },
+    /// A keyspace that does not exist.
+    UnknownKeyspace {
+        /// Its number or name.
+        keyspace: String,
+    },
+    /// A setting that cannot work.
+    InvalidOption {
+        /// Which, and why.
+        reason: String,
+    },
+    /// The store was closed.
+    Closed,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Wal(error) => error.fmt(out),
+            Error::KeyLength { len } => {
+                write!(out, "a key of {len} bytes: keys have 1 to {} bytes", crate::KEY_LEN_MAX)
+            }
+            Error::ValueLength { len } => write!(
+                out,
+                "a value of {len} bytes: values have at most {} bytes",
+                crate::VALUE_LEN_MAX
+            ),
+            Error::BatchLength { len } => write!(
+                out,
+                "a batch of {len} bytes: batches have at most {} bytes",
+                crate::BATCH_LEN_MAX
+            ),
+            Error::Malformed { what, offset, reason } => {
+                write!(out, "a malformed {what} at byte {offset}: {reason}")
+            }
+            Error::UnknownKeyspace { keyspace } => write!(out, "there is no keyspace {keyspace}"),
+            Error::InvalidOption { reason } => write!(out, "invalid option: {reason}"),
+            Error::Closed => write!(out, "the store is closed"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Wal(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<strandline_wal::Error> for Error {
+    fn from(error: strandline_wal::Error) -> Self {
+        Error::Wal(error)
+    }
+}

@@ -1,0 +1,164 @@
+//! Entries, and the machine that turns them into changes.
+//!
+//! An entry is what the log carries: a header that a reader can filter by, and a command. The
+//! machine executes committed entries one after the other. It reads no clock, draws no randomness and
+//! depends on no map's order: what would differ between replicas stands in the entry's header (D4).
+//!
+//! ```text
+//! 0      1       2          4      6        8          16       24
+//! +------+-------+----------+------+--------+----------+--------+---------+
+//! | kind | 0     | database | slot | 0      | time_ms  | seed   | command |
+//! +------+-------+----------+------+--------+----------+--------+---------+
+//! ```
+
+use crate::{Changes, Error, Index, Result};
+
+/// Bytes before the command.
+pub const ENTRY_HEADER_LEN: usize = 24;
+
+/// What an entry's command is; the numbers are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntryKind(pub u8);
+
+impl EntryKind {
+    /// Nothing to do.
+    pub const NOOP: EntryKind = EntryKind(0);
+    /// An encoded [`Batch`](crate::Batch).
+    pub const BATCH: EntryKind = EntryKind(1);
+    /// Creates or drops a keyspace; see `docs/format/entry.md`.
+    pub const KEYSPACE: EntryKind = EntryKind(2);
+    /// A command of the server.
+    pub const COMMAND: EntryKind = EntryKind(16);
+}
+
+/// What a reader of the log can filter by without decoding the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryHeader {
+    /// What the command is.
+    pub kind: EntryKind,
+    /// Which database of the server; 0 if there is only one.
+    pub database: u16,
+    /// Which hash slot; 0 if the database is not sharded.
+    pub slot: u16,
+    /// The leader's time when it proposed the entry, in milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+    /// Randomness for the command, drawn by the leader.
+    pub seed: u64,
+}
+
+impl EntryHeader {
+    /// A header of this kind with all else 0.
+    pub fn of_kind(kind: EntryKind) -> Self {
+        Self { kind, database: 0, slot: 0, time_ms: 0, seed: 0 }
+    }
+
+    /// The bytes that precede the command.
+    pub fn encode(&self) -> [u8; ENTRY_HEADER_LEN] {
+        let mut bytes = [0; ENTRY_HEADER_LEN];
+        bytes[0] = self.kind.0;
+        bytes[2..4].copy_from_slice(&self.database.to_le_bytes());
+        bytes[4..6].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.time_ms.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.seed.to_le_bytes());
+        bytes
+    }
+}
+
+/// A committed entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its place in the log.
+    pub index: Index,
+    /// What can be filtered by.
+    pub header: EntryHeader,
+    /// The command.
+    pub command: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// Decodes the payload of a log record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if it is too short or a reserved byte is not zero.
+    pub fn decode(index: Index, payload: &'a [u8]) -> Result<Self> {
+        let malformed = |offset, reason: String| Error::Malformed { what: "entry", offset, reason };
+        let Some((bytes, command)) = payload.split_first_chunk::<ENTRY_HEADER_LEN>() else {
+            let reason = format!("{} bytes where {ENTRY_HEADER_LEN} belong", payload.len());
+            return Err(malformed(0, reason));
+        };
+        for offset in [1, 6, 7] {
+            if bytes[offset] != 0 {
+                return Err(malformed(offset, "a reserved byte is not zero".into()));
+            }
+        }
+        let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let u64_at = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        let header = EntryHeader {
+            kind: EntryKind(bytes[0]),
+            database: u16_at(2),
+            slot: u16_at(4),
+            time_ms: u64_at(8),
+            seed: u64_at(16),
+        };
+        Ok(Entry { index, header, command })
+    }
+}
+
+/// A deterministic state machine over the engine's keys.
+///
+/// The store calls [`apply`](Machine::apply) once for every committed entry, in the order of the log,
+/// from one thread at a time; after a restart it calls [`restore`](Machine::restore) with the state
+/// that belongs to the flushed part, and then `apply` again for the entries after it.
+pub trait Machine: Send {
+    /// Executes one entry: reads through `changes` and leaves there what it writes, which takes
+    /// effect atomically at the entry's index.
+    ///
+    /// # Errors
+    ///
+    /// Only errors of the store itself (a damaged file, a failing disk). They stop the store: a
+    /// command that cannot be executed is not an error but an answer, alike on every replica.
+    fn apply(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()>;
+
+    /// A small state of the machine's own (counters, not data: at most 1 MiB) as of the last applied
+    /// entry; kept with every flush.
+    fn state(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Takes back what [`state`](Machine::state) gave at the flushed index.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are not such a state.
+    fn restore(&mut self, _state: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_decoded_as_it_was_encoded() {
+        let header = EntryHeader {
+            kind: EntryKind::COMMAND,
+            database: 3,
+            slot: 16383,
+            time_ms: 1 << 40,
+            seed: u64::MAX,
+        };
+        let mut payload = header.encode().to_vec();
+        payload.extend_from_slice(b"SET");
+        let entry = Entry::decode(Index(9), &payload).unwrap();
+        assert_eq!((entry.header, entry.command), (header, &b"SET"[..]));
+        assert!(Entry::decode(Index(9), &payload[..23]).is_err());
+        payload[6] = 1;
+        assert!(Entry::decode(Index(9), &payload).is_err());
+    }
+}

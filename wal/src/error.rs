@@ -1,0 +1,211 @@
+//! What can go wrong in a log, in words that a person on call can act on.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// The result of an operation on a log or a disk.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. Cheap to clone only through [`Error::duplicate`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation.
+    Io {
+        /// What was being done, such as `write` or `sync`.
+        operation: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// At which byte offset; 0 where none applies.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// Bytes that were durable are not what was written.
+    Corruption {
+        /// The damaged file.
+        path: PathBuf,
+        /// Offset in bytes of the damaged structure.
+        offset: u64,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// A file was written by a newer format version than this program knows.
+    FormatVersion {
+        /// The file.
+        path: PathBuf,
+        /// The newest format version known here.
+        known: u16,
+        /// The one found.
+        found: u16,
+    },
+    /// Not a file of ours, or one of another log.
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// Another process, or another handle in this one, uses the directory.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// No room for the write: it was refused before anything changed. Appends resume by themselves
+    /// when there is room.
+    Full {
+        /// The directory of the log.
+        path: PathBuf,
+    },
+    /// A sync failed and the group could not be saved elsewhere, or the log was found unable to go
+    /// on: every append returns this until the log is opened again.
+    Poisoned {
+        /// The first error, as text.
+        reason: String,
+    },
+    /// A record is larger than the log takes.
+    TooLarge {
+        /// The size in bytes.
+        size: usize,
+        /// The largest allowed.
+        size_max: usize,
+    },
+    /// A position that the log does not hold (any more, or yet).
+    OutOfRange {
+        /// The position asked for.
+        lsn: u64,
+        /// The first position held.
+        first: u64,
+        /// The last position held.
+        last: u64,
+    },
+    /// A setting that cannot work.
+    InvalidOption {
+        /// Which, and why.
+        reason: String,
+    },
+    /// The log was closed.
+    Closed,
+}
+
+impl Error {
+    /// The same error again, for a second recipient. The `io::Error` inside keeps its kind and text.
+    pub fn duplicate(&self) -> Error {
+        match self {
+            Error::Io { operation, path, offset, source } => Error::Io {
+                operation,
+                path: path.clone(),
+                offset: *offset,
+                source: match source.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                },
+            },
+            Error::Corruption { path, offset, expected, found } => Error::Corruption {
+                path: path.clone(),
+                offset: *offset,
+                expected: expected.clone(),
+                found: found.clone(),
+            },
+            Error::FormatVersion { path, known, found } => {
+                Error::FormatVersion { path: path.clone(), known: *known, found: *found }
+            }
+            Error::Foreign { path, expected, found } => Error::Foreign {
+                path: path.clone(),
+                expected: expected.clone(),
+                found: found.clone(),
+            },
+            Error::Locked { path } => Error::Locked { path: path.clone() },
+            Error::Full { path } => Error::Full { path: path.clone() },
+            Error::Poisoned { reason } => Error::Poisoned { reason: reason.clone() },
+            Error::TooLarge { size, size_max } => {
+                Error::TooLarge { size: *size, size_max: *size_max }
+            }
+            Error::OutOfRange { lsn, first, last } => {
+                Error::OutOfRange { lsn: *lsn, first: *first, last: *last }
+            }
+            Error::InvalidOption { reason } => Error::InvalidOption { reason: reason.clone() },
+            Error::Closed => Error::Closed,
+        }
+    }
+
+    /// Whether the disk was full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Error::Full { .. } => true,
+            Error::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a file or directory was not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { operation, path, offset, source } => {
+                write!(out, "{operation} of {} at offset {offset} failed: {source}", path.display())
+            }
+            Error::Corruption { path, offset, expected, found } => write!(
+                out,
+                "{} is damaged at offset {offset}: expected {expected}, found {found}; run \
+                 `strandline verify` on the directory and restore what it names from a backup or a \
+                 replica",
+                path.display()
+            ),
+            Error::FormatVersion { path, known, found } => write!(
+                out,
+                "{} has format version {found}; this program reads up to {known}: use a newer one",
+                path.display()
+            ),
+            Error::Foreign { path, expected, found } => write!(
+                out,
+                "{} does not belong here: expected {expected}, found {found}; move it away",
+                path.display()
+            ),
+            Error::Locked { path } => write!(
+                out,
+                "{} is locked: another process uses this directory; stop it or choose another",
+                path.display()
+            ),
+            Error::Full { path } => write!(
+                out,
+                "no space for the log in {}: the write was refused; free space and writes resume",
+                path.display()
+            ),
+            Error::Poisoned { reason } => write!(
+                out,
+                "the log stopped after a failed write ({reason}): nothing after it was \
+                 acknowledged; check the disk, then open the log again"
+            ),
+            Error::TooLarge { size, size_max } => {
+                write!(out, "a record of {size} bytes is over the limit of {size_max} bytes")
+            }
+            Error::OutOfRange { lsn, first, last } => {
+                write!(out, "position {lsn} is not in the log, which holds {first} to {last}")
+            }
+            Error::InvalidOption { reason } => write!(out, "invalid option: {reason}"),
+            Error::Closed => write!(out, "the log is closed"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! An ordered, durable, checksummed sequence of records on one disk.
+
+pub mod canary;
+pub mod disk;
+mod error;
+pub mod record;
+
+pub use error::{Error, Result};
+
+/// A place in the local log: the number of a record, dense, counted from 1. 0 is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// The position after this one.
+    ///
+    /// # Panics
+    ///
+    /// At the end of all numbers, which a log does not reach in any lifetime.
+    #[must_use]
+    pub fn next(self) -> Lsn {
+        Lsn(self.0.checked_add(1).expect("2^64 records are never written"))
+    }
+}
+
+impl std::fmt::Display for Lsn {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(out)
+    }
+}
