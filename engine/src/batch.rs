@@ -91,6 +91,24 @@ impl Batch {
         Ok(())
     }
 
+    /// Takes the operations of an encoded batch, in place of those it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if the bytes are not a batch within the limits; it is empty then.
+    pub fn load(&mut self, encoded: &[u8]) -> Result<()> {
+        self.clear();
+        let mut count = 0;
+        for op in Batch::decode(encoded) {
+            op?;
+            count += 1;
+        }
+        self.bytes.extend_from_slice(&EntryHeader::of_kind(EntryKind::BATCH).encode());
+        self.bytes.extend_from_slice(encoded);
+        self.count = count;
+        Ok(())
+    }
+
     /// How many operations.
     pub fn len(&self) -> usize {
         self.count

@@ -45,8 +45,26 @@ pub enum Error {
         /// Which, and why.
         reason: String,
     },
+    /// Background work cannot go on and the backlog is at its bound: the write was refused before
+    /// anything changed. It may succeed later.
+    Stalled {
+        /// The error of the background work.
+        reason: String,
+    },
+    /// An entry could not be applied: the store has stopped, reads are still served.
+    Stopped {
+        /// The first error.
+        reason: String,
+    },
     /// The store was closed.
     Closed,
+}
+
+impl Error {
+    /// Whether the disk was full; the write was refused and may succeed later.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Wal(error) if error.is_full())
+    }
 }
 
 impl fmt::Display for Error {
@@ -71,6 +89,15 @@ impl fmt::Display for Error {
             }
             Error::UnknownKeyspace { keyspace } => write!(out, "there is no keyspace {keyspace}"),
             Error::InvalidOption { reason } => write!(out, "invalid option: {reason}"),
+            Error::Stalled { reason } => write!(
+                out,
+                "the write was refused because tables cannot be written: {reason}; once that is \
+                 mended, writes resume"
+            ),
+            Error::Stopped { reason } => write!(
+                out,
+                "the store has stopped taking writes because an entry could not be applied: {reason}"
+            ),
             Error::Closed => write!(out, "the store is closed"),
         }
     }

@@ -124,6 +124,9 @@ pub trait Machine: Send {
     /// command that cannot be executed is not an error but an answer, alike on every replica.
     fn apply(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()>;
 
+    /// The store has stopped: entries that were appended and not applied have an unknown outcome.
+    fn failed(&mut self, _error: &Error) {}
+
     /// A small state of the machine's own (counters, not data: at most 1 MiB) as of the last applied
     /// entry; kept with every flush.
     fn state(&self) -> Vec<u8> {

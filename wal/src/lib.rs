@@ -1,11 +1,31 @@
 //! An ordered, durable, checksummed sequence of records on one disk.
 
 pub mod canary;
+mod core;
 pub mod disk;
+mod drive;
 mod error;
+pub mod frame;
+mod group;
+mod housekeeping;
+mod options;
+mod plan;
+mod preparer;
+mod reader;
 pub mod record;
+mod recovery;
+mod segment;
+mod stats;
+mod wal;
+mod window;
 
 pub use error::{Error, Result};
+pub use options::Options;
+pub use reader::{Reader, Records};
+pub use recovery::{Recovery, Tail};
+pub use segment::{SegmentHeader, SegmentId};
+pub use stats::Stats;
+pub use wal::{DurableHook, Wal};
 
 /// A place in the local log: the number of a record, dense, counted from 1. 0 is before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,178 @@
+//! The store's own threads: they flush memtables and compact tables, slice by slice.
+//!
+//! They sleep until a memtable is sealed. A writer that finds the backlog high does a slice itself,
+//! so that writes slow down in proportion and never stop all at once.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use strandline_wal::{Lsn, Wal};
+
+use crate::engine::{Engine, Worked};
+use crate::{Error, Index, Result};
+
+/// Backlog, in thousandths of the bound, from which on writers help.
+const HELP_FROM: u32 = 600;
+
+/// Flushing and compacting for one store.
+pub(crate) struct Background {
+    engine: Arc<Engine>,
+    wal: Wal,
+    state: Mutex<State>,
+    /// Signalled when there may be something to do, or something has been done.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stopping: bool,
+    /// Rises with every reason to look for work.
+    reasons: u64,
+    /// The last error of background work, cleared by the next success.
+    error: Option<Error>,
+}
+
+/// The threads; joined when dropped.
+pub(crate) struct Threads {
+    background: Arc<Background>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.background.lock().stopping = true;
+        self.background.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // The last handle may be dropped by one of the threads themselves.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Background {
+    pub(crate) fn new(engine: Arc<Engine>, wal: Wal) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            wal,
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Starts one thread that flushes and one that compacts.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<Threads> {
+        let mut threads = Threads { background: self.clone(), threads: Vec::new() };
+        let works: [(&str, fn(&Background) -> Result<Worked>); 2] = [
+            ("strandline-flush", Background::flush),
+            ("strandline-compact", Background::compact),
+        ];
+        for (name, work) in works {
+            let background = self.clone();
+            let spawned = std::thread::Builder::new()
+                .name(name.into())
+                .spawn(move || background.run(work))
+                .map_err(|source| strandline_wal::Error::Io {
+                    operation: "thread start",
+                    path: Default::default(),
+                    offset: 0,
+                    source,
+                })?;
+            threads.threads.push(spawned);
+        }
+        Ok(threads)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, work: fn(&Background) -> Result<Worked>) {
+        let mut seen = 0;
+        loop {
+            {
+                let mut state = self.lock();
+                while state.reasons == seen && !state.stopping {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                if state.stopping {
+                    return;
+                }
+                seen = state.reasons;
+            }
+            loop {
+                match work(self) {
+                    Ok(Worked::Idle) => break,
+                    Ok(Worked::Done) => {
+                        let mut state = self.lock();
+                        state.error = None;
+                        // What one thread has done is a reason for the other to look.
+                        if self.engine.pressure() > 0 {
+                            self.changed.notify_all();
+                        }
+                        if state.stopping {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        self.lock().error = Some(error);
+                        self.changed.notify_all();
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says that there may be something to do.
+    pub(crate) fn poke(&self) {
+        self.lock().reasons += 1;
+        self.changed.notify_all();
+    }
+
+    /// Flushes what can be flushed, in one slice, and lets go of the log behind it.
+    pub(crate) fn flush(&self) -> Result<Worked> {
+        let flushed = self.engine.flushed();
+        let worked = self.engine.flush_work(Index(self.wal.durable().0))?;
+        if self.engine.flushed() > flushed {
+            self.wal.trim(Lsn(self.engine.flushed().0));
+            // A flush makes work for the compaction.
+            self.poke();
+        }
+        Ok(worked)
+    }
+
+    /// One slice of compaction.
+    pub(crate) fn compact(&self) -> Result<Worked> {
+        self.engine.compact_work()
+    }
+
+    /// Called before a write is taken: helps with the backlog, or waits while it is at its bound.
+    pub(crate) fn admit(&self) -> Result<()> {
+        if self.engine.pressure() < HELP_FROM {
+            return Ok(());
+        }
+        if self.flush()? == Worked::Idle {
+            self.compact()?;
+        }
+        while self.engine.stalled() {
+            let state = self.lock();
+            if let Some(error) = &state.error {
+                let error = Error::Stalled { reason: error.to_string() };
+                drop(state);
+                // The next write finds out whether the reason has gone.
+                self.poke();
+                return Err(error);
+            }
+            drop(state);
+            self.poke();
+            let done = [self.flush()?, self.compact()?];
+            if done == [Worked::Idle, Worked::Idle] && self.engine.stalled() {
+                // The other threads hold all the work that there is.
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+}

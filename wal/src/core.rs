@@ -1,0 +1,608 @@
+//! The log's core: what is filled, in flight and durable. No I/O, no clock, no threads.
+//!
+//! A driver takes writes from [`Core::next_write`], performs them in any order, several at once, and
+//! reports each with [`Core::completed`]. The core decides when a group is sealed and where it goes:
+//!
+//! ```text
+//! append -> filling -> ready (full groups) -> in flight -> durable prefix -> recent (for readers)
+//! ```
+//!
+//! Invariant: `trimmed < first <= last + 1`, `durable <= last`, and `durable` only covers groups all of
+//! whose predecessors are durable too.
+//!
+//! **A failed write is final** (D13). When one fails, nothing new is submitted, the others in flight
+//! are awaited, and every group from the failed one on is laid out once more in a fresh segment, from
+//! the log's own memory. The new segment's header names the first of them, which voids whatever the
+//! failed writes left in the old one. If a rewritten group fails too, the log is poisoned.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::disk::{Buffer, DurableWrite};
+use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN};
+use crate::group::{Framed, Group, Pending, Place};
+use crate::plan::{Placement, Plan};
+use crate::segment::{GROUPS_START, Segment, SegmentHeader};
+use crate::stats::Counters;
+use crate::{Error, Lsn, Options, Result, canary};
+
+/// Groups kept in memory for readers that follow the tail, in bytes. A few of the largest groups:
+/// enough for a reader that is called after each sync.
+const RECENT_SIZE_MAX: usize = 4 << 20;
+
+/// Buffers larger than this are given back to the allocator rather than reused.
+const POOLED_BUFFER_SIZE_MAX: usize = 2 << 20;
+/// How many buffers wait for reuse.
+const POOLED_BUFFERS_MAX: usize = 8;
+
+/// A segment that holds a part of the log.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    pub segment: Segment,
+    pub header: SegmentHeader,
+    /// First position and offset of each group, ascending. Empty in segments sealed before the log
+    /// was opened: there readers walk from group to group.
+    pub offsets: Vec<(Lsn, u64)>,
+    /// Position after the last record that counts; later ones are void. `None` while active.
+    pub end: Option<Lsn>,
+}
+
+/// What became of an append.
+pub(crate) enum Refused {
+    /// No spare segment: prepare one and try again, or report a full disk.
+    NoSpare,
+    /// Too much waits for the disk: drive, then try again.
+    Pending,
+    /// For good.
+    Error(Error),
+}
+
+#[derive(Debug)]
+enum What {
+    /// The header of a segment that was put to use.
+    Header,
+    Group(Group),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Outstanding,
+    Durable,
+    Failed,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: u64,
+    what: What,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Condition {
+    Running,
+    /// A write failed; those in flight are awaited.
+    Draining(Error),
+    Poisoned(Error),
+    Closed,
+}
+
+/// See the module's documentation.
+pub(crate) struct Core {
+    pub options: Options,
+    pub log_id: u64,
+    /// Writes in flight at the most.
+    depth_max: usize,
+    /// Sealed segments that are still needed, oldest first.
+    pub sealed: VecDeque<Arc<InUse>>,
+    /// The segment being written.
+    pub active: InUse,
+    /// Where the next group goes in the active segment, in bytes.
+    next_offset: u64,
+    /// Chain for the next group.
+    chain: u64,
+    /// The incarnation last given.
+    incarnation: u64,
+    /// Segments ready for use.
+    spares: Vec<Segment>,
+    /// Trimmed segments that a reader may still hold.
+    held: Vec<Arc<InUse>>,
+    /// All up to here has been trimmed.
+    trimmed: Lsn,
+    filling: Option<Pending>,
+    /// Full groups, oldest first.
+    ready: VecDeque<Pending>,
+    /// Bytes in `filling` and `ready`.
+    pending_size: usize,
+    /// Where the next record will be laid out.
+    plan: Plan,
+    in_flight: VecDeque<InFlight>,
+    next_id: u64,
+    last: Lsn,
+    durable: Lsn,
+    /// The highest position that somebody waits for.
+    wanted: Lsn,
+    /// All up to here is claimed as durable by a group that is itself durable or in flight.
+    claimed: Lsn,
+    /// Groups up to here are being written for the second time.
+    rewriting: Lsn,
+    condition: Condition,
+    pub recent: VecDeque<Group>,
+    recent_size: usize,
+    pool: Vec<Buffer>,
+    pub counters: Counters,
+}
+
+/// What recovery found, or what a new log starts with.
+pub(crate) struct Start {
+    pub log_id: u64,
+    pub sealed: VecDeque<Arc<InUse>>,
+    pub active: InUse,
+    pub next_offset: u64,
+    pub chain: u64,
+    pub incarnation: u64,
+    pub spares: Vec<Segment>,
+    pub trimmed: Lsn,
+    pub last: Lsn,
+    pub claimed: Lsn,
+    /// Whether the tail must be fenced by a fresh segment.
+    pub fence: bool,
+}
+
+impl Core {
+    pub(crate) fn new(options: Options, depth_max: usize, start: Start) -> Self {
+        let room = match start.fence {
+            true => 0,
+            false => start.active.segment.len.saturating_sub(start.next_offset),
+        };
+        Self {
+            depth_max,
+            plan: Plan::new(room, options.group_size_max, options.segment_size - GROUPS_START),
+            options,
+            log_id: start.log_id,
+            sealed: start.sealed,
+            active: start.active,
+            next_offset: start.next_offset,
+            chain: start.chain,
+            incarnation: start.incarnation,
+            spares: start.spares,
+            held: Vec::new(),
+            trimmed: start.trimmed,
+            filling: None,
+            ready: VecDeque::new(),
+            pending_size: 0,
+            in_flight: VecDeque::new(),
+            next_id: 0,
+            last: start.last,
+            durable: start.last,
+            wanted: Lsn(0),
+            claimed: start.claimed,
+            rewriting: Lsn(0),
+            condition: Condition::Running,
+            recent: VecDeque::new(),
+            recent_size: 0,
+            pool: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn last(&self) -> Lsn {
+        self.last
+    }
+
+    pub(crate) fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    pub(crate) fn trimmed(&self) -> Lsn {
+        self.trimmed
+    }
+
+    /// The first position held: the one after `trimmed` at the granularity of segments.
+    pub(crate) fn first(&self) -> Lsn {
+        self.sealed.front().map_or(self.active.header.first, |oldest| oldest.header.first)
+    }
+
+    /// Why the log takes nothing any more.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        match &self.condition {
+            Condition::Running | Condition::Draining(_) => None,
+            Condition::Poisoned(error) => Some(Error::Poisoned { reason: error.to_string() }),
+            Condition::Closed => Some(Error::Closed),
+        }
+    }
+
+    /// Takes records, all or none. Returns the position of the last one.
+    pub(crate) fn append(&mut self, records: &[Framed<'_>]) -> std::result::Result<Lsn, Refused> {
+        if let Some(error) = self.failure() {
+            return Err(Refused::Error(error));
+        }
+        let size: usize = records.iter().map(Framed::len).sum();
+        if self.pending_size > 0 && self.pending_size + size > self.options.pending_size_max {
+            return Err(Refused::Pending);
+        }
+        if !canary::is_on(canary::HALF_BATCH_VISIBLE) {
+            let mut trial = self.plan.clone();
+            let segments = records
+                .iter()
+                .filter(|record| trial.place(record.len()) == Placement::NewSegment)
+                .count();
+            if segments > self.spares_free() {
+                return Err(Refused::NoSpare);
+            }
+        }
+        for record in records {
+            if canary::is_on(canary::HALF_BATCH_VISIBLE)
+                && self.spares_free() == 0
+                && self.plan.clone().place(record.len()) == Placement::NewSegment
+            {
+                return Err(Refused::NoSpare);
+            }
+            self.place(record);
+        }
+        Ok(self.last)
+    }
+
+    fn place(&mut self, record: &Framed<'_>) {
+        let placement = self.plan.place(record.len());
+        if placement != Placement::Extend {
+            self.ready.extend(self.filling.take());
+        }
+        let next = self.last.next();
+        let filling = match &mut self.filling {
+            Some(filling) => filling,
+            empty => {
+                let new_segment = placement == Placement::NewSegment;
+                let buffer = self.pool.pop().unwrap_or_else(|| Buffer::with_capacity(32 * 1024));
+                empty.insert(Pending::new(buffer, next, new_segment))
+            }
+        };
+        filling.push(record);
+        self.pending_size += record.len();
+        self.last = next;
+    }
+
+    /// How many new segments may still be planned. One is always left for a failing write.
+    fn spares_free(&self) -> usize {
+        let planned =
+            self.ready.iter().chain(&self.filling).filter(|group| group.new_segment).count();
+        self.spares.len().saturating_sub(planned + 1)
+    }
+
+    /// Somebody waits for `lsn`.
+    pub(crate) fn want(&mut self, lsn: Lsn) {
+        self.wanted = self.wanted.max(lsn.min(self.last));
+    }
+
+    /// Whether [`Core::next_write`] would return a write.
+    pub(crate) fn can_write(&self) -> bool {
+        if !matches!(self.condition, Condition::Running) || self.in_flight.len() >= self.depth_max {
+            return false;
+        }
+        let next = match self.ready.front() {
+            Some(full) => full,
+            None => match &self.filling {
+                Some(filling) if filling.first <= self.wanted && self.is_due(filling) => filling,
+                _ => return false,
+            },
+        };
+        // A segment begins only when the one before it is durable to its end, and takes groups only when
+        // its header is durable: recovery relies on both.
+        let opens = matches!(self.in_flight.front(), Some(InFlight { what: What::Header, .. }));
+        !opens && (!next.new_segment || self.in_flight.is_empty())
+    }
+
+    /// Whether the group being filled goes now rather than growing further: when nothing is in
+    /// flight, or when as many records wait as the disk is already busy with.
+    fn is_due(&self, filling: &Pending) -> bool {
+        match self.in_flight.back() {
+            None => true,
+            Some(InFlight { what: What::Header, .. }) => false,
+            Some(InFlight { what: What::Group(group), .. }) => {
+                filling.count >= group.header.count
+                    || self.options.group_size_max / 2 < filling.len()
+            }
+        }
+    }
+
+    /// The next durable write to perform, if one is due.
+    pub(crate) fn next_write(&mut self) -> Option<DurableWrite> {
+        if !self.can_write() {
+            return None;
+        }
+        if self.ready.is_empty() {
+            self.plan.close_group();
+            self.ready.extend(self.filling.take());
+        }
+        let opens_segment = &mut self.ready.front_mut()?.new_segment;
+        if std::mem::take(opens_segment) {
+            return Some(self.open_segment());
+        }
+        let group = self.ready.pop_front()?;
+        self.pending_size -= group.len() - GROUP_HEADER_LEN;
+        Some(self.submit_group(group, 0))
+    }
+
+    /// An empty group that claims what is durable, if that is not claimed yet and nothing else is
+    /// under way. It proves to recovery that the group before it was durable.
+    pub(crate) fn marker(&mut self, closing: bool) -> Option<DurableWrite> {
+        let idle = self.in_flight.is_empty() && self.ready.is_empty() && self.filling.is_none();
+        let is_due = closing || self.claimed < self.durable;
+        let running = matches!(self.condition, Condition::Running);
+        if !idle || !is_due || !running || !self.plan.place_marker() {
+            return None;
+        }
+        let next = self.last.next();
+        let marker = Pending::new(Buffer::with_capacity(4096), next, false);
+        Some(self.submit_group(marker, if closing { FLAG_CLOSED } else { 0 }))
+    }
+
+    fn submit_group(&mut self, group: Pending, flags: u16) -> DurableWrite {
+        let place = Place {
+            flags,
+            incarnation: self.active.header.incarnation,
+            offset: self.next_offset,
+            durable: self.durable,
+            chain: self.chain,
+        };
+        let offset = self.next_offset;
+        let group = group.seal(self.log_id, place);
+        self.chain = group.header.chain_after();
+        self.next_offset += group.header.len_on_disk();
+        assert!(self.next_offset <= self.active.segment.len, "the plan keeps groups in segments");
+        self.claimed = self.claimed.max(self.durable);
+        if group.header.count > 0 {
+            self.active.offsets.push((group.header.first, offset));
+        }
+        self.counters.groups += 1;
+        self.counters.device_bytes += group.header.len_on_disk();
+        self.counters.payload_bytes += u64::from(group.header.body_len);
+        let bytes = group.bytes.clone();
+        self.fly(What::Group(group), offset, bytes)
+    }
+
+    /// Puts a spare to use: the active segment ends, and the write of the new header begins.
+    fn open_segment(&mut self) -> DurableWrite {
+        let first = self.ready.front().map_or(self.last.next(), |group| group.first);
+        let segment = self.spares.pop().expect("the plan reserved a spare");
+        self.incarnation += 1;
+        let header = SegmentHeader {
+            in_use: true,
+            log_id: self.log_id,
+            incarnation: self.incarnation,
+            first,
+            chain: self.chain,
+            len: segment.len,
+            trimmed: self.trimmed,
+        };
+        let next = InUse { segment, header, offsets: Vec::new(), end: None };
+        let mut ended = std::mem::replace(&mut self.active, next);
+        ended.end = Some(first);
+        // A segment in which nothing counts is not part of the log; its file is left alone until the
+        // log is opened again, because its header write may have failed.
+        if ended.header.first < first {
+            self.sealed.push_back(Arc::new(ended));
+        }
+        self.next_offset = GROUPS_START;
+        self.counters.segments += 1;
+        let bytes = Arc::new(header.encode());
+        self.fly(What::Header, 0, bytes)
+    }
+
+    fn fly(&mut self, what: What, offset: u64, bytes: Arc<Buffer>) -> DurableWrite {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.in_flight.push_back(InFlight { id, what, outcome: Outcome::Outstanding });
+        self.counters.depth_max = self.counters.depth_max.max(self.in_flight.len());
+        DurableWrite { id, file: self.active.segment.file.clone(), offset, bytes }
+    }
+
+    /// Takes the outcome of a write that [`Core::next_write`] or [`Core::marker`] gave.
+    pub(crate) fn completed(&mut self, id: u64, result: Result<()>) {
+        self.counters.syncs += 1;
+        let write = self.in_flight.iter_mut().find(|write| write.id == id);
+        let write = write.expect("only writes in flight complete");
+        assert_eq!(write.outcome, Outcome::Outstanding, "a write completes once");
+        match result {
+            Ok(()) => write.outcome = Outcome::Durable,
+            Err(_) if canary::is_on(canary::SYNC_ERROR_IGNORED) => {
+                write.outcome = Outcome::Durable;
+            }
+            Err(error) => {
+                write.outcome = Outcome::Failed;
+                if matches!(self.condition, Condition::Running) {
+                    self.condition = Condition::Draining(error);
+                }
+            }
+        }
+        while let Some(InFlight { outcome: Outcome::Durable, .. }) = self.in_flight.front() {
+            let done = self.in_flight.pop_front().expect("peeked just above");
+            if let What::Group(group) = done.what {
+                self.keep_recent(group);
+            }
+        }
+        let waits = self.in_flight.iter().any(|write| write.outcome == Outcome::Outstanding);
+        if matches!(self.condition, Condition::Draining(_)) && !waits {
+            self.rewrite();
+        }
+    }
+
+    fn keep_recent(&mut self, group: Group) {
+        if !canary::is_on(canary::WATERMARK_STANDS_STILL) {
+            let end = group.header.end();
+            self.durable = self.durable.max(Lsn(end.0 - 1));
+        }
+        if group.header.count == 0 {
+            return;
+        }
+        self.recent_size += group.bytes.len();
+        self.recent.push_back(group);
+        while self.recent_size > RECENT_SIZE_MAX && self.recent.len() > 1 {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(group) = self.recent.pop_front() else { return };
+        self.recent_size -= group.bytes.len();
+        if let Ok(buffer) = Arc::try_unwrap(group.bytes)
+            && buffer.capacity() <= POOLED_BUFFER_SIZE_MAX
+            && self.pool.len() < POOLED_BUFFERS_MAX
+        {
+            self.pool.push(buffer);
+        }
+    }
+
+    /// Lays out everything from the failed write on once more, in a fresh segment.
+    fn rewrite(&mut self) {
+        let Condition::Draining(error) = std::mem::replace(&mut self.condition, Condition::Running)
+        else {
+            return;
+        };
+        let failed: Vec<Group> = self
+            .in_flight
+            .drain(..)
+            .filter_map(|write| match write.what {
+                What::Group(group) if group.header.count > 0 => Some(group),
+                What::Group(_) | What::Header => None,
+            })
+            .collect();
+        let first = failed.first().map(|group| group.header.first);
+        if first.is_some_and(|first| first <= self.rewriting) || self.spares.is_empty() {
+            self.condition = Condition::Poisoned(error);
+            return;
+        }
+        self.counters.rewrites += 1;
+        self.rewriting = self
+            .rewriting
+            .max(failed.last().map_or(self.durable.next(), |group| Lsn(group.header.end().0 - 1)));
+        for group in failed.into_iter().rev() {
+            self.active.offsets.retain(|(first, _)| *first < group.header.first);
+            self.pending_size += group.body().len();
+            self.ready.push_front(group.unseal(false));
+        }
+        self.plan_anew();
+        let planned =
+            self.ready.iter().chain(&self.filling).filter(|group| group.new_segment).count();
+        if planned > self.spares.len() {
+            self.condition = Condition::Poisoned(error);
+        }
+    }
+
+    /// Plans the groups that wait, and what follows them, from a fresh segment on.
+    fn plan_anew(&mut self) {
+        self.plan.end_segment();
+        for group in self.ready.iter_mut().chain(&mut self.filling) {
+            self.plan.close_group();
+            let body_len = group.len() - GROUP_HEADER_LEN;
+            group.new_segment = self.plan.place(body_len) == Placement::NewSegment;
+        }
+        if self.filling.is_none() {
+            self.plan.close_group();
+        }
+    }
+
+    /// Drops the records after `last`. Nothing may be in flight or pending.
+    ///
+    /// The next group opens a fresh segment whose header voids what was dropped; until it is durable
+    /// a restart may bring the dropped records back.
+    pub(crate) fn truncate(&mut self, last: Lsn) -> Result<()> {
+        assert!(self.in_flight.is_empty(), "truncate waits for writes in flight");
+        assert!(self.ready.is_empty() && self.filling.is_none(), "and for pending groups");
+        if last >= self.last {
+            return Ok(());
+        }
+        if last.next() < self.first() || last < self.trimmed {
+            return Err(Error::OutOfRange {
+                lsn: last.0,
+                first: self.first().0,
+                last: self.last.0,
+            });
+        }
+        while let Some(newest) = self.sealed.back() {
+            if newest.header.first <= last {
+                break;
+            }
+            // Superseded: the file is not reused before the fence is durable, hence not here.
+            self.sealed.pop_back();
+        }
+        if let Some(newest) = self.sealed.back()
+            && self.active.header.first > last
+        {
+            let bounded = InUse {
+                segment: newest.segment.clone(),
+                header: newest.header,
+                offsets: newest.offsets.clone(),
+                end: Some(last.next()),
+            };
+            self.sealed.pop_back();
+            self.sealed.push_back(Arc::new(bounded));
+        }
+        while self.recent.back().is_some_and(|group| group.header.end() > last.next()) {
+            let dropped = self.recent.pop_back().expect("peeked just above");
+            self.recent_size -= dropped.bytes.len();
+        }
+        self.active.offsets.retain(|(first, _)| *first <= last);
+        self.last = last;
+        self.durable = self.durable.min(last);
+        self.claimed = self.claimed.min(last);
+        self.wanted = self.wanted.min(last);
+        self.plan.end_segment();
+        Ok(())
+    }
+
+    /// Drops sealed segments all of whose records are at or before `lsn`.
+    pub(crate) fn trim(&mut self, lsn: Lsn) {
+        let lsn = lsn.min(self.durable);
+        while let Some(oldest) = self.sealed.front() {
+            let end = oldest.end.expect("a sealed segment has an end");
+            if end > lsn.next() {
+                break;
+            }
+            self.trimmed = self.trimmed.max(Lsn(end.0 - 1));
+            self.held.extend(self.sealed.pop_front());
+        }
+    }
+
+    /// Trimmed segments that nobody reads any more: to become spares, or to be removed.
+    pub(crate) fn take_released(&mut self) -> Vec<Segment> {
+        let (free, held) = self.held.drain(..).partition(|in_use| Arc::strong_count(in_use) == 1);
+        self.held = held;
+        let free: Vec<Arc<InUse>> = free;
+        free.into_iter().map(|in_use| in_use.segment.clone()).collect()
+    }
+
+    /// How many spares the preparer should add.
+    pub(crate) fn spares_missing(&self) -> usize {
+        (self.options.spares + 1).saturating_sub(self.spares.len())
+    }
+
+    pub(crate) fn add_spare(&mut self, segment: Segment) {
+        self.spares.push(segment);
+    }
+
+    pub(crate) fn spares(&self) -> usize {
+        self.spares.len()
+    }
+
+    /// Writes that were given out and have not completed.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether a marker is due once the log is idle.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.claimed < self.durable && self.plan.has_room(BLOCK_LEN)
+    }
+
+    /// Whether records wait to be submitted.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.ready.is_empty() || self.filling.is_some()
+    }
+
+    pub(crate) fn close(&mut self) {
+        if matches!(self.condition, Condition::Running) {
+            self.condition = Condition::Closed;
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Group framing: what is written and made durable together.
+//!
+//! A group starts at a multiple of [`BLOCK_LEN`] in its segment: a header of [`GROUP_HEADER_LEN`]
+//! bytes, then its records, then zeros up to the next block. The header says where it stands
+//! (`incarnation`, `offset`), which records it brings (`first`, `count`), what was durable when it
+//! was sealed (`durable`), and which groups came before it (`chain`), so that a stale group of a
+//! recycled segment, a misdirected write and a gap are all refused. See `docs/format/log.md`.
+
+use crate::canary;
+use crate::{Lsn, disk::ALIGNMENT_MAX};
+
+/// Groups and segment headers start at multiples of this many bytes.
+pub(crate) const BLOCK_LEN: u64 = 4096;
+const _: () = assert!(ALIGNMENT_MAX == 4096, "a block is what any disk writes aligned");
+
+/// Bytes before a group's records.
+pub const GROUP_HEADER_LEN: usize = 64;
+
+/// First bytes of every group.
+const MAGIC: u32 = u32::from_le_bytes(*b"SLGR");
+
+/// The format version written here.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// Set in the marker that ends a log that was closed in order.
+pub(crate) const FLAG_CLOSED: u16 = 1;
+
+/// What stands in front of a group's records. A group without records is a *marker*: it only says
+/// what was durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupHeader {
+    /// [`FLAG_CLOSED`] or 0.
+    pub flags: u16,
+    /// The incarnation of the segment it was written to.
+    pub incarnation: u64,
+    /// Where it starts in the segment, in bytes.
+    pub offset: u64,
+    /// Its first record's position; the next one's, in a marker.
+    pub first: Lsn,
+    /// How many records it has.
+    pub count: u32,
+    /// How many bytes its records take.
+    pub body_len: u32,
+    /// All up to here was durable when the group was sealed.
+    pub durable: Lsn,
+    /// Hash over the groups before it.
+    pub chain: u64,
+    /// CRC-32 of the records' bytes.
+    pub body_crc: u32,
+}
+
+/// Why bytes are not the group that belongs there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupRefusal {
+    /// No group header: wrong magic, or zeros.
+    NotAGroup,
+    /// The header's own checksum does not match.
+    HeaderChecksum {
+        /// As stored.
+        expected: u32,
+        /// As computed.
+        found: u32,
+    },
+    /// Written by a newer program.
+    FormatVersion(u16),
+    /// A group of another incarnation: old bytes of a recycled segment.
+    Stale(u64),
+    /// A valid header that was written for another place.
+    Misplaced {
+        /// The place it names, in bytes.
+        offset: u64,
+    },
+    /// The body does not fit behind the header.
+    Length(u32),
+    /// The body's checksum does not match.
+    BodyChecksum {
+        /// As stored.
+        expected: u32,
+        /// As computed.
+        found: u32,
+    },
+    /// It does not follow the group before it.
+    OutOfSequence {
+        /// The position that belongs here.
+        expected: Lsn,
+        /// The position it names.
+        found: Lsn,
+    },
+    /// The hash chain over the groups before it does not match.
+    Chain,
+}
+
+impl std::fmt::Display for GroupRefusal {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            GroupRefusal::NotAGroup => write!(out, "no group header"),
+            GroupRefusal::HeaderChecksum { expected, found } => {
+                write!(out, "header checksum {found:#010x}, stored is {expected:#010x}")
+            }
+            GroupRefusal::FormatVersion(version) => write!(out, "format version {version}"),
+            GroupRefusal::Stale(incarnation) => write!(out, "a group of incarnation {incarnation}"),
+            GroupRefusal::Misplaced { offset } => {
+                write!(out, "a group that belongs at offset {offset}")
+            }
+            GroupRefusal::Length(len) => write!(out, "a body of {len} bytes"),
+            GroupRefusal::BodyChecksum { expected, found } => {
+                write!(out, "body checksum {found:#010x}, stored is {expected:#010x}")
+            }
+            GroupRefusal::OutOfSequence { expected, found } => {
+                write!(out, "first position {found} where {expected} belongs")
+            }
+            GroupRefusal::Chain => write!(out, "a hash chain that does not match"),
+        }
+    }
+}
+
+impl GroupHeader {
+    /// The header's bytes.
+    pub fn encode(&self, log_id: u64) -> [u8; GROUP_HEADER_LEN] {
+        let mut bytes = [0; GROUP_HEADER_LEN];
+        bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[6..8].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.incarnation.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.offset.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.first.0.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.count.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.body_len.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.durable.0.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.chain.to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.body_crc.to_le_bytes());
+        let crc = header_crc(&bytes, log_id);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Decodes a header that should stand at `offset` of a segment with this incarnation.
+    ///
+    /// # Errors
+    ///
+    /// The first reason why it does not.
+    pub fn decode(
+        bytes: &[u8],
+        log_id: u64,
+        incarnation: u64,
+        offset: u64,
+    ) -> Result<Self, GroupRefusal> {
+        let Some(bytes) = bytes.first_chunk::<GROUP_HEADER_LEN>() else {
+            return Err(GroupRefusal::NotAGroup);
+        };
+        if u32_at(bytes, 0) != MAGIC {
+            return Err(GroupRefusal::NotAGroup);
+        }
+        let (expected, found) = (u32_at(bytes, 60), header_crc(bytes, log_id));
+        if expected != found && !canary::is_on(canary::CHECKSUM_NOT_VERIFIED) {
+            return Err(GroupRefusal::HeaderChecksum { expected, found });
+        }
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if version > FORMAT_VERSION {
+            return Err(GroupRefusal::FormatVersion(version));
+        }
+        let header = GroupHeader {
+            flags: u16::from_le_bytes([bytes[6], bytes[7]]),
+            incarnation: u64_at(bytes, 8),
+            offset: u64_at(bytes, 16),
+            first: Lsn(u64_at(bytes, 24)),
+            count: u32_at(bytes, 32),
+            body_len: u32_at(bytes, 36),
+            durable: Lsn(u64_at(bytes, 40)),
+            chain: u64_at(bytes, 48),
+            body_crc: u32_at(bytes, 56),
+        };
+        if header.incarnation != incarnation && !canary::is_on(canary::RECYCLED_GROUPS_VALID_AGAIN)
+        {
+            return Err(GroupRefusal::Stale(header.incarnation));
+        }
+        if header.offset != offset && !canary::is_on(canary::POSITION_NOT_COVERED) {
+            return Err(GroupRefusal::Misplaced { offset: header.offset });
+        }
+        Ok(header)
+    }
+
+    /// Checks the records' bytes against the header.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupRefusal::BodyChecksum`] if they are not those that were written.
+    pub fn check_body(&self, body: &[u8]) -> Result<(), GroupRefusal> {
+        let found = crc32fast::hash(body);
+        if found != self.body_crc && !canary::is_on(canary::CHECKSUM_NOT_VERIFIED) {
+            return Err(GroupRefusal::BodyChecksum { expected: self.body_crc, found });
+        }
+        Ok(())
+    }
+
+    /// Checks that the group follows one that ended before `next` with this chain.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupRefusal::OutOfSequence`] or [`GroupRefusal::Chain`].
+    pub fn check_sequence(&self, next: Lsn, chain: u64) -> Result<(), GroupRefusal> {
+        if self.first != next {
+            return Err(GroupRefusal::OutOfSequence { expected: next, found: self.first });
+        }
+        if self.chain != chain && !canary::is_on(canary::RECYCLED_GROUPS_VALID_AGAIN) {
+            return Err(GroupRefusal::Chain);
+        }
+        Ok(())
+    }
+
+    /// The position after the group's last record.
+    pub fn end(&self) -> Lsn {
+        Lsn(self.first.0.saturating_add(u64::from(self.count)))
+    }
+
+    /// How many bytes the group takes in the segment: whole blocks.
+    pub fn len_on_disk(&self) -> u64 {
+        (u64::try_from(GROUP_HEADER_LEN).expect("a small constant") + u64::from(self.body_len))
+            .next_multiple_of(BLOCK_LEN)
+    }
+
+    /// The chain for the group after this one.
+    pub fn chain_after(&self) -> u64 {
+        let mixed = self.chain.rotate_left(23)
+            ^ (u64::from(self.body_crc) << 32)
+            ^ self.first.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ u64::from(self.count);
+        // The finalizer of MurmurHash3 (Appleby, public domain): every input bit reaches every output bit.
+        let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        mixed ^ (mixed >> 33)
+    }
+}
+
+fn header_crc(bytes: &[u8; GROUP_HEADER_LEN], log_id: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&log_id.to_le_bytes());
+    hasher.update(&bytes[..60]);
+    hasher.finalize()
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> GroupHeader {
+        GroupHeader {
+            flags: 0,
+            incarnation: 3,
+            offset: 8192,
+            first: Lsn(17),
+            count: 2,
+            body_len: 600,
+            durable: Lsn(16),
+            chain: 0xabcd,
+            body_crc: 99,
+        }
+    }
+
+    #[test]
+    fn decodes_only_at_its_own_place() {
+        let bytes = header().encode(5);
+        assert_eq!(GroupHeader::decode(&bytes, 5, 3, 8192), Ok(header()));
+        assert_eq!(GroupHeader::decode(&bytes, 5, 4, 8192), Err(GroupRefusal::Stale(3)));
+        assert_eq!(
+            GroupHeader::decode(&bytes, 5, 3, 4096),
+            Err(GroupRefusal::Misplaced { offset: 8192 })
+        );
+        assert!(GroupHeader::decode(&bytes, 6, 3, 8192).is_err(), "a group of another log");
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let bytes = header().encode(5);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(GroupHeader::decode(&damaged, 5, 3, 8192).is_err(), "bit {bit}");
+        }
+    }
+}

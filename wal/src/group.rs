@@ -1,0 +1,150 @@
+//! The group being filled, and groups that have been sealed.
+
+use std::sync::Arc;
+
+use crate::Lsn;
+use crate::disk::{ALIGNMENT_MAX, Buffer};
+use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
+use crate::record::{RECORD_HEADER_LEN, Record};
+
+/// A record on its way into a group: its header, made before any lock is taken, and its payload.
+pub(crate) struct Framed<'a> {
+    /// [`crate::record::encode_header`] of the payload.
+    pub header: [u8; RECORD_HEADER_LEN],
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+impl Framed<'_> {
+    /// Bytes in the group's body.
+    pub(crate) fn len(&self) -> usize {
+        RECORD_HEADER_LEN + self.payload.len()
+    }
+}
+
+/// A group that has not been given its place on disk yet.
+pub(crate) struct Pending {
+    /// Room for the header, then the records.
+    buffer: Buffer,
+    /// Checksum of the records so far.
+    crc: crc32fast::Hasher,
+    /// Position of the first record.
+    pub first: Lsn,
+    /// How many records.
+    pub count: u32,
+    /// Whether it opens a new segment.
+    pub new_segment: bool,
+}
+
+impl Pending {
+    /// An empty group in `buffer`, whose first record will have the position `first`.
+    pub(crate) fn new(mut buffer: Buffer, first: Lsn, new_segment: bool) -> Self {
+        buffer.clear();
+        buffer.resize(GROUP_HEADER_LEN);
+        Self { buffer, crc: crc32fast::Hasher::new(), first, count: 0, new_segment }
+    }
+
+    /// Adds a record.
+    pub(crate) fn push(&mut self, record: &Framed<'_>) {
+        let start = self.buffer.len();
+        self.buffer.extend(&record.header);
+        self.buffer.extend(record.payload);
+        self.crc.update(&self.buffer[start..]);
+        self.count = self.count.checked_add(1).expect("a group's size bounds its count");
+    }
+
+    /// Bytes so far, header included, without padding.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Position of the last record; the one before `first` if there is none.
+    pub(crate) fn last(&self) -> Lsn {
+        Lsn(self.first.0 + u64::from(self.count) - 1)
+    }
+
+    /// Gives the group its place: fills in the header and pads to whole blocks.
+    pub(crate) fn seal(mut self, log_id: u64, place: Place) -> Group {
+        let body_len = self.buffer.len() - GROUP_HEADER_LEN;
+        let header = GroupHeader {
+            flags: place.flags,
+            incarnation: place.incarnation,
+            offset: place.offset,
+            first: self.first,
+            count: self.count,
+            body_len: u32::try_from(body_len).expect("a group fits into a segment"),
+            durable: place.durable,
+            chain: place.chain,
+            body_crc: self.crc.finalize(),
+        };
+        self.buffer.as_mut_slice()[..GROUP_HEADER_LEN].copy_from_slice(&header.encode(log_id));
+        self.buffer.pad_to(ALIGNMENT_MAX);
+        Group { header, bytes: Arc::new(self.buffer) }
+    }
+}
+
+/// Where a group goes, and what stands before it.
+pub(crate) struct Place {
+    pub flags: u16,
+    pub incarnation: u64,
+    pub offset: u64,
+    pub durable: Lsn,
+    pub chain: u64,
+}
+
+/// A group with its place, on its way to the disk or there.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    /// Its header, as encoded at the start of `bytes`.
+    pub header: GroupHeader,
+    /// The whole group, padded.
+    pub bytes: Arc<Buffer>,
+}
+
+impl Group {
+    /// The records' bytes.
+    pub(crate) fn body(&self) -> &[u8] {
+        let len = usize::try_from(self.header.body_len).expect("it is in memory");
+        &self.bytes[GROUP_HEADER_LEN..GROUP_HEADER_LEN + len]
+    }
+
+    /// The same records as a group without a place, to be written elsewhere.
+    pub(crate) fn unseal(self, new_segment: bool) -> Pending {
+        let len = GROUP_HEADER_LEN + self.body().len();
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(self.body());
+        let mut buffer = Arc::try_unwrap(self.bytes).unwrap_or_else(|shared| {
+            let mut copy = Buffer::with_capacity(shared.len());
+            copy.extend(&shared);
+            copy
+        });
+        buffer.resize(len);
+        Pending { buffer, crc, first: self.header.first, count: self.header.count, new_segment }
+    }
+}
+
+/// The records in a group's body, with their positions; ends after the first refusal.
+pub(crate) fn records(
+    body: &[u8],
+    first: Lsn,
+) -> impl Iterator<Item = Result<(Lsn, Record<'_>), crate::record::Refusal>> {
+    let mut rest = body;
+    let mut lsn = first;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        Some(match crate::record::decode(rest) {
+            Ok((record, taken)) => {
+                let at = lsn;
+                rest = &rest[taken..];
+                lsn = lsn.next();
+                Ok((at, record))
+            }
+            Err(refusal) => {
+                rest = &[];
+                Err(refusal)
+            }
+        })
+    })
+}

@@ -1,0 +1,62 @@
+//! The log's own thread: it keeps spares ready and marks an idle tail, off the commit path.
+//!
+//! It sleeps until it is told that there is something to do, and while a tail is unproven it looks
+//! again after a while: idle means that nothing was appended for [`IDLE`].
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::wal::Shared;
+use crate::{Error, Lsn, Result};
+
+/// How long a log must be quiet before its tail is marked. Long against a sync, short against the
+/// time in which a disk goes bad.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// Starts the thread. It ends when the log is closed.
+pub(crate) fn start(shared: &Arc<Shared>) -> Result<()> {
+    let weak = Arc::downgrade(shared);
+    let spawned = std::thread::Builder::new()
+        .name("strandline-wal".into())
+        .spawn(move || run(&weak))
+        .map_err(|source| Error::Io {
+            operation: "thread start",
+            path: Default::default(),
+            offset: 0,
+            source,
+        })?;
+    let mut state = shared.lock();
+    state.housekeeper = Some(spawned.thread().clone());
+    state.tell_housekeeper();
+    Ok(())
+}
+
+fn run(weak: &Weak<Shared>) {
+    let mut seen = Lsn(0);
+    loop {
+        let wait = {
+            let Some(shared) = weak.upgrade() else { return };
+            let (closed, unproven, last) = {
+                let mut state = shared.lock();
+                state.housekeeping_told = false;
+                let core = &state.core;
+                (core.failure().is_some(), core.is_unproven() || core.has_pending(), core.last())
+            };
+            if closed {
+                return;
+            }
+            // Errors show where they matter: an append that finds no spare tries by itself.
+            let _ = shared.prepare();
+            if unproven && last == seen {
+                let _ = shared.mark(false);
+            }
+            let again = unproven && last != seen;
+            seen = last;
+            again
+        };
+        match wait {
+            true => std::thread::park_timeout(IDLE),
+            false => std::thread::park(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Settings of a log.
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::frame::BLOCK_LEN;
+use crate::record::{PAYLOAD_LEN_MAX, RECORD_HEADER_LEN};
+use crate::{Error, Result};
+
+/// Settings of a log. The defaults suit a server with an NVMe disk.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of one segment file; a multiple of 4096, from 64 KiB to 4 GiB. Default 64 MiB.
+    pub segment_size: u64,
+    /// How many spare segments are kept ready beside the one reserved for a failing disk. Default 2.
+    pub spares: usize,
+    /// How many durable writes are in flight at the most; 0 takes the disk's own bound, and the bound
+    /// is never exceeded. Default 0.
+    pub depth_max: usize,
+    /// A group of this many bytes is sealed, in bytes. Default 1 MiB.
+    pub group_size_max: usize,
+    /// Bytes of records that may wait for the disk; appends wait beyond that. Default 64 MiB.
+    pub pending_size_max: usize,
+    /// Whether the log runs a thread of its own that prepares spares and marks an idle tail. Without
+    /// it the caller does that with [`Wal::prepare`](crate::Wal::prepare). Default true.
+    pub background: bool,
+    /// The identity given to a log that is created; drawn anew by default.
+    pub new_log_id: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_size: 64 << 20,
+            spares: 2,
+            depth_max: 0,
+            group_size_max: 1 << 20,
+            pending_size_max: 64 << 20,
+            background: true,
+            new_log_id: RandomState::new().hash_one(std::process::id()) | 1,
+        }
+    }
+}
+
+impl Options {
+    /// Checks that the settings can work together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] that names the setting and its bounds.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::InvalidOption { reason });
+        if !(64 << 10..=4 << 30).contains(&self.segment_size) {
+            return refuse(format!("segment_size {} is not 64 KiB to 4 GiB", self.segment_size));
+        }
+        if self.segment_size % BLOCK_LEN != 0 {
+            return refuse(format!("segment_size {} is no multiple of 4096", self.segment_size));
+        }
+        if self.spares == 0 || self.spares > 64 {
+            return refuse(format!("spares {} is not 1 to 64", self.spares));
+        }
+        if !(4096..=256 << 20).contains(&self.group_size_max) {
+            return refuse(format!(
+                "group_size_max {} is not 4 KiB to 256 MiB",
+                self.group_size_max
+            ));
+        }
+        if self.pending_size_max < self.group_size_max {
+            return refuse("pending_size_max is under group_size_max".into());
+        }
+        Ok(())
+    }
+
+    /// The largest payload that fits into a segment of this size.
+    pub(crate) fn payload_len_max(&self) -> usize {
+        // A segment header block, a group header and the padding behind the record.
+        let overhead = 3 * BLOCK_LEN;
+        let room = usize::try_from(self.segment_size - overhead).unwrap_or(usize::MAX);
+        PAYLOAD_LEN_MAX.min(room - RECORD_HEADER_LEN)
+    }
+}

@@ -1,0 +1,471 @@
+//! Opening a log after a crash, as a table of cases.
+//!
+//! Only the newest segment is read: a segment is put to use when the one before it is durable to its
+//! end, so everything in the older ones was durable. What is met in the newest one:
+//!
+//! | # | at the first place where no valid group stands | and behind it | then |
+//! |---|---|---|---|
+//! | 1 | nothing of this incarnation | nothing | the end of the log; appends go on here |
+//! | 2 | a group with a damaged body | nothing, or groups that do not claim it | *suspect*: fenced |
+//! | 3 | anything | groups of this incarnation that do not claim it | *suspect*: fenced |
+//! | 4 | anything | a valid group that says it was durable | *corruption*: the log refuses |
+//! | 5 | the end of the segment | | the end of the log |
+//!
+//! "Fenced" means that the next group opens a fresh segment whose header names the first lost
+//! position: the torn bytes are void and are never written over. A torn tail of a crash and rot in the
+//! very last group cannot be told from one another without another replica; the window is closed by
+//! the marker that follows the last group when the log is idle, because it claims that group.
+//!
+//! What a crash of the process leaves behind may be in the page cache only. So the groups that no
+//! later group claims are written once more, in place and with the same bytes (harmless however it
+//! tears), before anything is built on them (D13). That needs no free space.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::core::{InUse, Start};
+use crate::disk::{Buffer, Disk, DurableWrite, File, Submitted, WriteQueue};
+use crate::frame::{
+    BLOCK_LEN, FLAG_CLOSED, FORMAT_VERSION, GROUP_HEADER_LEN, GroupHeader, GroupRefusal,
+};
+use crate::group;
+use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
+use crate::window::Window;
+use crate::{Error, Lsn, Options, Result, canary, preparer};
+
+/// What opening a log found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Whether the log had been closed in order.
+    pub closed: bool,
+    /// The end of the log.
+    pub tail: Tail,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Bytes written once more because nothing proved that they were durable.
+    pub bytes_rewritten: u64,
+    /// Position of the last record.
+    pub last: Lsn,
+}
+
+/// The end of a log, as found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tail {
+    /// Nothing stands behind the last valid group.
+    Clean,
+    /// Something stands there that is not valid and that nothing claims: torn by the crash and never
+    /// acknowledged, or, which cannot be told here, the last acknowledged group gone bad.
+    Suspect {
+        /// The segment.
+        path: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// The first position that is missing.
+        first: Lsn,
+    },
+}
+
+/// What stands in one segment.
+pub(crate) struct Scan {
+    /// Position and offset of each group with records.
+    pub offsets: Vec<(Lsn, u64)>,
+    /// The position after the last valid record.
+    pub next: Lsn,
+    /// Where the next group would stand.
+    pub end_offset: u64,
+    /// Chain there.
+    pub chain: u64,
+    /// The highest durable position that a group claims.
+    pub claimed: Lsn,
+    /// Where the first group stands that nothing claims.
+    unclaimed_offset: u64,
+    /// Whether the last group is the marker of an orderly close.
+    pub closed: bool,
+    /// Why there is no valid group at `end_offset`; none at the end of the segment.
+    pub refusal: Option<GroupRefusal>,
+    /// Whether something of this incarnation stands at or behind `end_offset`.
+    residue: bool,
+    /// A group behind `end_offset` that claims what is missing there: its offset and claim.
+    pub claim: Option<(u64, Lsn)>,
+}
+
+/// Reads a segment from its first group on, up to position `end` where one is known.
+pub(crate) fn scan(
+    segment: &Segment,
+    header: &SegmentHeader,
+    end: Option<Lsn>,
+    window: &mut Window,
+) -> Scan {
+    let mut scan = Scan {
+        offsets: Vec::new(),
+        next: header.first,
+        end_offset: GROUPS_START,
+        chain: header.chain,
+        claimed: Lsn(0),
+        unclaimed_offset: GROUPS_START,
+        closed: false,
+        refusal: None,
+        residue: false,
+        claim: None,
+    };
+    let mut groups = Vec::new();
+    while scan.end_offset + BLOCK_LEN <= segment.len && end.is_none_or(|end| scan.next < end) {
+        match read_group(segment, header, &scan, window) {
+            Ok(group) => {
+                if group.count > 0 {
+                    scan.offsets.push((scan.next, scan.end_offset));
+                }
+                groups.push((group.end(), scan.end_offset));
+                scan.claimed = scan.claimed.max(group.durable);
+                scan.closed = group.flags & FLAG_CLOSED != 0;
+                scan.chain = group.chain_after();
+                scan.end_offset += group.len_on_disk();
+                scan.next = group.end();
+            }
+            Err(refusal) => {
+                scan.refusal = Some(refusal);
+                break;
+            }
+        }
+    }
+    let claimed = scan.claimed;
+    scan.unclaimed_offset = groups
+        .iter()
+        .find(|(end, _)| end.0 > claimed.0 + 1)
+        .map_or(scan.end_offset, |(_, offset)| *offset);
+    if end.is_none() {
+        look_on(segment, header, &mut scan, window);
+    }
+    scan
+}
+
+fn read_group(
+    segment: &Segment,
+    header: &SegmentHeader,
+    scan: &Scan,
+    window: &mut Window,
+) -> std::result::Result<GroupHeader, GroupRefusal> {
+    let offset = scan.end_offset;
+    let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
+    let group = GroupHeader::decode(bytes, header.log_id, header.incarnation, offset)?;
+    group.check_sequence(scan.next, scan.chain)?;
+    if group.len_on_disk() > segment.len - offset {
+        return Err(GroupRefusal::Length(group.body_len));
+    }
+    let body_len = usize::try_from(group.body_len).expect("it fits into a segment");
+    let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN + body_len);
+    let body = bytes.get(GROUP_HEADER_LEN..).unwrap_or(&[]);
+    group.check_body(body)?;
+    let valid = group::records(body, group.first).take_while(|record| record.is_ok()).count();
+    if u32::try_from(valid).ok() != Some(group.count) {
+        return Err(GroupRefusal::Length(group.body_len));
+    }
+    Ok(group)
+}
+
+/// Looks behind the last valid group for others of this incarnation.
+fn look_on(segment: &Segment, header: &SegmentHeader, scan: &mut Scan, window: &mut Window) {
+    let damaged_body = matches!(
+        scan.refusal,
+        Some(
+            GroupRefusal::BodyChecksum { .. }
+                | GroupRefusal::Length(_)
+                | GroupRefusal::OutOfSequence { .. }
+                | GroupRefusal::Chain
+        )
+    );
+    scan.residue = damaged_body;
+    let mut offset = scan.end_offset;
+    while offset + BLOCK_LEN <= segment.len {
+        let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
+        if let Ok(group) = GroupHeader::decode(bytes, header.log_id, header.incarnation, offset) {
+            scan.residue = true;
+            if offset > scan.end_offset && group.durable >= scan.next {
+                scan.claim.get_or_insert((offset, group.durable));
+            }
+        }
+        offset += BLOCK_LEN;
+    }
+}
+
+/// Opens what stands in `dir`, or starts a new log there.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    queue: &dyn WriteQueue,
+    dir: &Path,
+    options: &Options,
+) -> Result<(Start, Recovery)> {
+    let survey = survey(disk, dir)?;
+    let mut window = Window::new();
+    let Some((active, header)) = survey.in_use.last().cloned() else {
+        return create(disk, queue, dir, options, survey);
+    };
+    let scan = scan(&active, &header, None, &mut window);
+    if let Some(GroupRefusal::FormatVersion(found)) = scan.refusal {
+        return Err(Error::FormatVersion { path: active.path, known: FORMAT_VERSION, found });
+    }
+    if let Some((offset, claim)) = scan.claim
+        && !canary::is_on(canary::CORRUPTION_TAKEN_FOR_TORN_TAIL)
+    {
+        return Err(Error::Corruption {
+            path: active.path,
+            offset: scan.end_offset,
+            expected: format!(
+                "the group of position {}: the group at offset {offset} says that all up to \
+                 position {claim} was durable",
+                scan.next
+            ),
+            found: scan.refusal.map_or("the segment's end".into(), |refusal| refusal.to_string()),
+        });
+    }
+    let (sealed, spares) = arrange(&survey, header)?;
+    let bytes_rewritten = match scan.closed || canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
+        true => 0,
+        false => rewrite_unclaimed(queue, &active, &scan, &mut window)?,
+    };
+    let last = Lsn(scan.next.0 - 1);
+    let tail = match scan.residue {
+        false => Tail::Clean,
+        true => {
+            Tail::Suspect { path: active.path.clone(), offset: scan.end_offset, first: scan.next }
+        }
+    };
+    let recovery = Recovery {
+        closed: scan.closed && tail == Tail::Clean,
+        tail,
+        bytes_read: window.bytes_read,
+        bytes_rewritten,
+        last,
+    };
+    let start = Start {
+        log_id: header.log_id,
+        sealed,
+        active: InUse { segment: active, header, offsets: scan.offsets, end: None },
+        next_offset: scan.end_offset,
+        chain: scan.chain,
+        incarnation: header.incarnation,
+        spares: keep_spares(disk, dir, options, spares)?,
+        trimmed: header.trimmed,
+        last,
+        claimed: scan.claimed,
+        fence: scan.residue,
+    };
+    Ok((start, recovery))
+}
+
+/// The segment files of a directory.
+pub(crate) struct Survey {
+    /// Those in use, by ascending incarnation.
+    pub in_use: Vec<(Segment, SegmentHeader)>,
+    /// The others.
+    pub spares: Vec<Segment>,
+}
+
+/// Opens every segment file and reads its header.
+pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
+    let mut in_use: Vec<(Segment, SegmentHeader)> = Vec::new();
+    let mut spares = Vec::new();
+    let mut damaged = Vec::new();
+    for name in disk.list(dir)? {
+        let Some(id) = SegmentId::from_file_name(&name) else { continue };
+        let segment = Segment::open(disk, dir, id)?;
+        match segment.read_header() {
+            Ok(Some(header)) if header.in_use => in_use.push((segment, header)),
+            Ok(Some(_)) => spares.push(segment),
+            Ok(None) => damaged.push((segment, None)),
+            Err(error @ Error::Corruption { .. }) => damaged.push((segment, Some(error))),
+            Err(error) => return Err(error),
+        }
+    }
+    in_use.sort_by_key(|(_, header)| header.incarnation);
+    if let Some(((_, newest), older)) = in_use.split_last()
+        && let Some((segment, other)) = older.iter().find(|(_, h)| h.log_id != newest.log_id)
+    {
+        return Err(Error::Foreign {
+            path: segment.path.clone(),
+            expected: format!("a segment of log {:016x}", newest.log_id),
+            found: format!("one of log {:016x}", other.log_id),
+        });
+    }
+    let newest = in_use.last().map(|(_, header)| (header.log_id, header.incarnation));
+    for (segment, error) in damaged {
+        check_unheaded(&segment, newest, error)?;
+        spares.push(segment);
+    }
+    Ok(Survey { in_use, spares })
+}
+
+/// A segment without a valid header is a spare whose preparation was cut off, or old and reused by
+/// nobody, unless it holds groups that are newer than all others: then its header was lost.
+fn check_unheaded(
+    segment: &Segment,
+    newest: Option<(u64, u64)>,
+    error: Option<Error>,
+) -> Result<()> {
+    let mut bytes = vec![0; GROUP_HEADER_LEN];
+    let count = segment.file.read_at(&mut bytes, GROUPS_START)?;
+    if count < GROUP_HEADER_LEN {
+        return Ok(());
+    }
+    let incarnation = crate::frame::u64_at(&bytes, 8);
+    let (log_id, last) = newest.unwrap_or((0, 0));
+    let is_group = GroupHeader::decode(&bytes, log_id, incarnation, GROUPS_START).is_ok();
+    if !is_group && newest.is_some() || incarnation <= last {
+        return Ok(());
+    }
+    match error {
+        Some(error) => Err(error),
+        None if is_group => Err(Error::Corruption {
+            path: segment.path.clone(),
+            offset: 0,
+            expected: format!("the header of a segment of incarnation {incarnation}"),
+            found: "zeros".into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Which segments make up the log, oldest first; and which are free again.
+pub(crate) fn arrange(
+    survey: &Survey,
+    newest: SegmentHeader,
+) -> Result<(VecDeque<Arc<InUse>>, Vec<Segment>)> {
+    let mut sealed = VecDeque::new();
+    let mut free = survey.spares.clone();
+    let mut end = newest.first;
+    for (segment, header) in survey.in_use.iter().rev().skip(1) {
+        let superseded = header.first >= end;
+        let trimmed = end.0 <= newest.trimmed.0 + 1;
+        if superseded || trimmed {
+            free.push(segment.clone());
+            continue;
+        }
+        let (segment, header) = (segment.clone(), *header);
+        sealed.push_front(Arc::new(InUse { segment, header, offsets: Vec::new(), end: Some(end) }));
+        end = header.first;
+    }
+    if end.0 > newest.trimmed.0 + 1 {
+        let path = survey.in_use.last().map(|(segment, _)| segment.path.clone());
+        return Err(Error::Corruption {
+            path: path.unwrap_or_default(),
+            offset: 0,
+            expected: format!(
+                "a segment with the positions {} to {}",
+                newest.trimmed.next(),
+                end.0 - 1
+            ),
+            found: "no such file in its directory".into(),
+        });
+    }
+    Ok((sealed, free))
+}
+
+/// Free segments of the right length become spares; the others are removed.
+fn keep_spares(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    free: Vec<Segment>,
+) -> Result<Vec<Segment>> {
+    let (mut spares, mut others): (Vec<_>, Vec<_>) =
+        free.into_iter().partition(|segment| segment.len == options.segment_size);
+    others.extend(spares.drain((options.spares + 1).min(spares.len())..));
+    for segment in &others {
+        disk.remove(&segment.path)?;
+    }
+    if !others.is_empty() {
+        disk.sync_dir(dir)?;
+    }
+    Ok(spares)
+}
+
+fn rewrite_unclaimed(
+    queue: &dyn WriteQueue,
+    active: &Segment,
+    scan: &Scan,
+    window: &mut Window,
+) -> Result<u64> {
+    const SLICE_LEN: u64 = 1 << 20;
+    let mut ranges = vec![(0, BLOCK_LEN)];
+    let mut offset = scan.unclaimed_offset;
+    while offset < scan.end_offset {
+        let len = SLICE_LEN.min(scan.end_offset - offset);
+        ranges.push((offset, len));
+        offset += len;
+    }
+    let mut written = 0;
+    for (offset, len) in ranges {
+        let len_usize = usize::try_from(len).expect("a slice is small");
+        let mut bytes = Buffer::with_capacity(len_usize);
+        bytes.extend(window.bytes(active, offset, len_usize));
+        write_now(queue, &active.file, offset, Arc::new(bytes))?;
+        written += len;
+    }
+    Ok(written)
+}
+
+/// Performs one durable write and waits for it.
+pub(crate) fn write_now(
+    queue: &dyn WriteQueue,
+    file: &Arc<dyn File>,
+    offset: u64,
+    bytes: Arc<Buffer>,
+) -> Result<()> {
+    match queue.submit(DurableWrite { id: 0, file: file.clone(), offset, bytes }) {
+        Submitted::Done(result) => result,
+        Submitted::Queued => loop {
+            if let Some(completion) = queue.complete().into_iter().next() {
+                return completion.result;
+            }
+        },
+    }
+}
+
+fn create(
+    disk: &dyn Disk,
+    queue: &dyn WriteQueue,
+    dir: &Path,
+    options: &Options,
+    survey: Survey,
+) -> Result<(Start, Recovery)> {
+    for segment in &survey.spares {
+        disk.remove(&segment.path)?;
+    }
+    let id = SegmentId(survey.spares.iter().map(|segment| segment.id.0).max().unwrap_or(0) + 1);
+    let log_id = options.new_log_id;
+    let segment = preparer::make(disk, dir, id, options.segment_size, log_id)?;
+    let header = SegmentHeader {
+        in_use: true,
+        log_id,
+        incarnation: 1,
+        first: Lsn(1),
+        chain: 0,
+        len: segment.len,
+        trimmed: Lsn(0),
+    };
+    write_now(queue, &segment.file, 0, Arc::new(header.encode()))?;
+    let recovery = Recovery {
+        closed: true,
+        tail: Tail::Clean,
+        bytes_read: 0,
+        bytes_rewritten: 0,
+        last: Lsn(0),
+    };
+    let start = Start {
+        log_id,
+        sealed: VecDeque::new(),
+        active: InUse { segment, header, offsets: Vec::new(), end: None },
+        next_offset: GROUPS_START,
+        chain: 0,
+        incarnation: 1,
+        spares: Vec::new(),
+        trimmed: Lsn(0),
+        last: Lsn(0),
+        claimed: Lsn(0),
+        fence: false,
+    };
+    Ok((start, recovery))
+}

@@ -1,0 +1,197 @@
+//! One file of the log: its name, and the header that says which part of the log it holds.
+//!
+//! A segment file is made once, written full with zeros, and then put to use again and again. Each
+//! use has a new *incarnation*, a number that rises over the whole log. The header is written anew at
+//! each use; groups name the incarnation they belong to, so old groups are never taken for new.
+//! What a segment holds ends where the next use begins: the header of the segment with the next
+//! incarnation names the first position *there*, and whatever stands here from that position on
+//! (a torn tail, a truncated suffix) is void. That is how a tail is fenced without overwriting it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Buffer, Disk, File, OpenMode};
+use crate::frame::{BLOCK_LEN, FORMAT_VERSION, u32_at, u64_at};
+use crate::{Error, Lsn, Result};
+
+/// Offset of the first group.
+pub(crate) const GROUPS_START: u64 = BLOCK_LEN;
+
+/// How many bytes of the header block carry something.
+const HEADER_LEN: usize = 64;
+/// First bytes of every segment.
+const MAGIC: u32 = u32::from_le_bytes(*b"SLSG");
+
+const STATE_SPARE: u16 = 1;
+const STATE_IN_USE: u16 = 2;
+
+/// Names a segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+impl SegmentId {
+    /// The file's name in the log's directory.
+    pub fn file_name(self) -> String {
+        format!("{:016}.segment", self.0)
+    }
+
+    /// The segment that a file name stands for, if it is one of ours.
+    pub fn from_file_name(name: &str) -> Option<Self> {
+        let digits = name.strip_suffix(".segment")?;
+        (digits.len() == 16).then(|| digits.parse().ok().map(Self)).flatten()
+    }
+}
+
+/// What a segment was put to use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Whether it holds a part of the log; else it is a spare.
+    pub in_use: bool,
+    /// The log it belongs to.
+    pub log_id: u64,
+    /// Which use this is, counted over the whole log from 1; 0 in a spare never used.
+    pub incarnation: u64,
+    /// Position of its first record.
+    pub first: Lsn,
+    /// The chain at its start.
+    pub chain: u64,
+    /// Length of the file in bytes.
+    pub len: u64,
+    /// Everything up to here had been trimmed when it was put to use.
+    pub trimmed: Lsn,
+}
+
+impl SegmentHeader {
+    /// The header's bytes: one block.
+    pub(crate) fn encode(&self) -> Buffer {
+        let mut bytes = [0; HEADER_LEN];
+        let state = if self.in_use { STATE_IN_USE } else { STATE_SPARE };
+        bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[6..8].copy_from_slice(&state.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.log_id.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.incarnation.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.first.0.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.chain.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.len.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.trimmed.0.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+        bytes[HEADER_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+        let mut block = Buffer::with_capacity(ALIGNED_BLOCK);
+        block.extend(&bytes);
+        block.pad_to(ALIGNED_BLOCK);
+        block
+    }
+
+    /// Decodes the header of the segment file `path`; `None` if the block is all zeros, as in a file
+    /// whose preparation was cut off.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FormatVersion`], or [`Error::Corruption`] naming what is wrong.
+    pub fn decode(bytes: &[u8], path: &Path) -> Result<Option<Self>> {
+        let corruption = |offset, expected: String, found: String| {
+            Err(Error::Corruption { path: path.to_path_buf(), offset, expected, found })
+        };
+        let Some(bytes) = bytes.first_chunk::<HEADER_LEN>() else {
+            let found = format!("{} bytes", bytes.len());
+            return corruption(0, format!("a segment header of {HEADER_LEN} bytes"), found);
+        };
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        if u32_at(bytes, 0) != MAGIC {
+            let found = format!("{:02x?}", &bytes[0..4]);
+            return corruption(0, "the magic bytes `SLSG`".into(), found);
+        }
+        let (expected, found) =
+            (u32_at(bytes, HEADER_LEN - 4), crc32fast::hash(&bytes[..HEADER_LEN - 4]));
+        if expected != found {
+            return corruption(
+                0,
+                format!("a segment header with checksum {expected:#010x}"),
+                format!("{found:#010x}"),
+            );
+        }
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if version > FORMAT_VERSION {
+            let path = path.to_path_buf();
+            return Err(Error::FormatVersion { path, known: FORMAT_VERSION, found: version });
+        }
+        Ok(Some(SegmentHeader {
+            in_use: u16::from_le_bytes([bytes[6], bytes[7]]) == STATE_IN_USE,
+            log_id: u64_at(bytes, 8),
+            incarnation: u64_at(bytes, 16),
+            first: Lsn(u64_at(bytes, 24)),
+            chain: u64_at(bytes, 32),
+            len: u64_at(bytes, 40),
+            trimmed: Lsn(u64_at(bytes, 48)),
+        }))
+    }
+}
+
+/// A block's length in memory.
+const ALIGNED_BLOCK: usize = crate::disk::ALIGNMENT_MAX;
+
+/// An open segment file.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    /// Which file.
+    pub id: SegmentId,
+    /// Its path.
+    pub path: PathBuf,
+    /// For durable writes, and for reading while it is active.
+    pub file: Arc<dyn File>,
+    /// Its length in bytes; all of it has been written before use.
+    pub len: u64,
+}
+
+impl Segment {
+    /// Opens the file `id` in `dir`.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<Self> {
+        let path = dir.join(id.file_name());
+        let file = disk.open(&path, OpenMode::Log)?;
+        let len = file.len()?;
+        Ok(Self { id, path, file, len })
+    }
+
+    /// Reads the segment header.
+    pub(crate) fn read_header(&self) -> Result<Option<SegmentHeader>> {
+        let mut bytes = [0; HEADER_LEN];
+        let count = self.file.read_at(&mut bytes, 0)?;
+        SegmentHeader::decode(&bytes[..count], &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_comes_back_and_every_flipped_bit_is_refused() {
+        let header = SegmentHeader {
+            in_use: true,
+            log_id: 7,
+            incarnation: 3,
+            first: Lsn(100),
+            chain: 55,
+            len: 65536,
+            trimmed: Lsn(40),
+        };
+        let path = Path::new("0000000000000001.segment");
+        let block = header.encode();
+        assert_eq!(SegmentHeader::decode(&block, path).unwrap(), Some(header));
+        for bit in 0..HEADER_LEN * 8 {
+            let mut damaged = block.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&damaged, path).is_err(), "bit {bit}");
+        }
+        assert_eq!(SegmentHeader::decode(&[0; 4096], path).unwrap(), None);
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        assert_eq!(SegmentId::from_file_name(&SegmentId(12).file_name()), Some(SegmentId(12)));
+        assert_eq!(SegmentId::from_file_name("x.segment"), None);
+    }
+}

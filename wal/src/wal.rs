@@ -1,0 +1,452 @@
+//! The log: open, append, wait, read, truncate, trim, close.
+//!
+//! ```text
+//! append -> group being filled --+                       +-> durable prefix -> hook -> waiters
+//!                                +-> sealed -> disk ---->+
+//! (the next group fills meanwhile)    (several in flight)
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::core::{Core, Refused};
+use crate::disk::{Disk, Lock, WriteQueue};
+use crate::drive::Waiters;
+use crate::group::Framed;
+use crate::reader::Reader;
+use crate::record::{Kind, encode_header};
+use crate::recovery::{self, Recovery};
+use crate::segment::SegmentId;
+use crate::{Error, Lsn, Options, Result, Stats, preparer};
+
+/// The file whose lock a log holds.
+const LOCK_FILE: &str = "LOCK";
+
+/// Called with the durable position whenever it has grown, before those who wait for it are woken.
+/// Several threads may call it at once.
+pub type DurableHook = Box<dyn Fn(Lsn) + Send + Sync>;
+
+/// A durable log in one directory. A cheap handle: clones share the log.
+///
+/// ```
+/// use strandline_wal::{Options, Wal, disk::RealDisk};
+/// use std::sync::Arc;
+///
+/// let dir = std::env::temp_dir().join(format!("strandline-doc-{}", std::process::id()));
+/// std::fs::create_dir_all(&dir)?;
+/// let disk = Arc::new(RealDisk::open(&dir, None)?);
+/// let options = Options { segment_size: 1 << 20, ..Options::default() };
+/// let (wal, _recovery) = Wal::open(disk, &dir, options)?;
+/// let lsn = wal.append(b"never lost")?;
+/// wal.wait(lsn)?; // it is on disk now
+/// let records = wal.reader(lsn).next_records()?.expect("it is durable");
+/// for record in records.iter() {
+///     assert_eq!(record.expect("checked when read").1.payload, b"never lost");
+/// }
+/// wal.close()?;
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Wal {
+    shared: Arc<Shared>,
+    /// Ends the housekeeping when the last handle is gone.
+    _last_handle: Arc<LastHandle>,
+}
+
+/// What all handles, readers and drivers of a log share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) queue: Box<dyn WriteQueue>,
+    pub(crate) disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Called when the durable position has grown.
+    pub(crate) hook: std::sync::OnceLock<DurableHook>,
+    /// The number of the next segment file; held while spares are made.
+    next_segment: Mutex<SegmentId>,
+    /// Released when the log is closed.
+    lock: Mutex<Option<Box<dyn Lock>>>,
+    payload_len_max: usize,
+}
+
+/// What the lock protects.
+pub(crate) struct State {
+    pub core: Core,
+    pub waiters: Waiters,
+    /// Whether the disk was full when a spare was last made.
+    pub is_full: bool,
+    /// Whether housekeeping has been told that there is something to do.
+    pub housekeeping_told: bool,
+    /// The thread that prepares spares and marks an idle tail.
+    pub housekeeper: Option<std::thread::Thread>,
+}
+
+struct LastHandle(Arc<Shared>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        // Whoever wanted to know of errors called `close`.
+        let _ = self.0.close();
+    }
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere while the lock was held broke an invariant there; the core asserts its own.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wal {
+    /// Opens the log in `dir`, which is created if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if it is in use, [`Error::Corruption`] if records are damaged that were
+    /// acknowledged, [`Error::FormatVersion`] or [`Error::Foreign`] if it is not ours to read, and
+    /// [`Error::Io`].
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<(Wal, Recovery)> {
+        options.validate()?;
+        disk.create_dir_all(dir)?;
+        let lock = disk.lock(&dir.join(LOCK_FILE))?;
+        let queue = disk.write_queue()?;
+        let (start, recovery) = recovery::recover(&*disk, &*queue, dir, &options)?;
+        let mut next_segment = SegmentId(1);
+        for name in disk.list(dir)? {
+            if let Some(id) = SegmentId::from_file_name(&name) {
+                next_segment = next_segment.max(SegmentId(id.0 + 1));
+            }
+        }
+        let mut depth_max = disk.profile().depth_max.max(1);
+        if options.depth_max > 0 {
+            depth_max = depth_max.min(options.depth_max);
+        }
+        let background = options.background;
+        let payload_len_max = options.payload_len_max();
+        let core = Core::new(options, depth_max, start);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                core,
+                waiters: Waiters::new(recovery.last),
+                is_full: false,
+                housekeeping_told: false,
+                housekeeper: None,
+            }),
+            queue,
+            disk,
+            dir: dir.to_path_buf(),
+            hook: std::sync::OnceLock::new(),
+            next_segment: Mutex::new(next_segment),
+            lock: Mutex::new(Some(lock)),
+            payload_len_max,
+        });
+        if background {
+            crate::housekeeping::start(&shared)?;
+        } else {
+            // A full disk is no reason not to open: appends are refused, reads are served.
+            match shared.prepare() {
+                Ok(_) => {}
+                Err(error) if error.is_full() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let last_handle = Arc::new(LastHandle(shared.clone()));
+        Ok((Wal { shared, _last_handle: last_handle }, recovery))
+    }
+
+    /// Has `hook` called whenever the durable position has grown. At most once per log.
+    ///
+    /// # Panics
+    ///
+    /// If there is a hook already.
+    pub fn set_hook(&self, hook: DurableHook) {
+        assert!(self.shared.hook.set(hook).is_ok(), "a log has one hook");
+    }
+
+    /// Takes an entry; it is not durable yet. Returns its position.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`], [`Error::Full`], [`Error::Poisoned`] or [`Error::Closed`]; nothing has
+    /// changed then.
+    pub fn append(&self, payload: &[u8]) -> Result<Lsn> {
+        self.append_all(&[payload])
+    }
+
+    /// Takes entries, all or none, at consecutive positions. Returns the last one's. Waits if too
+    /// much is waiting for the disk.
+    ///
+    /// # Errors
+    ///
+    /// As for [`append`](Wal::append).
+    ///
+    /// # Panics
+    ///
+    /// If there is no payload.
+    pub fn append_all(&self, payloads: &[&[u8]]) -> Result<Lsn> {
+        self.append_then(payloads, |_| ())
+    }
+
+    /// As [`append_all`](Wal::append_all), and calls `then` with the last position before anybody
+    /// else can append or learn that the entries are durable.
+    ///
+    /// # Errors
+    ///
+    /// As for [`append`](Wal::append); `then` is not called.
+    pub fn append_then(&self, payloads: &[&[u8]], then: impl FnOnce(Lsn)) -> Result<Lsn> {
+        assert!(!payloads.is_empty(), "an append has at least one record");
+        let framed = self.frame(payloads)?;
+        loop {
+            let refused = {
+                let mut state = self.shared.lock();
+                match state.core.append(&framed) {
+                    Ok(lsn) => {
+                        then(lsn);
+                        return Ok(lsn);
+                    }
+                    Err(refused) => refused,
+                }
+            };
+            match refused {
+                Refused::Error(error) => return Err(error),
+                Refused::Pending => self.shared.drain_some()?,
+                Refused::NoSpare => match self.shared.prepare() {
+                    Ok(_) => {}
+                    Err(error) if error.is_full() => {
+                        return Err(Error::Full { path: self.shared.dir.clone() });
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn frame<'a>(&self, payloads: &[&'a [u8]]) -> Result<Vec<Framed<'a>>> {
+        let size_max = self.shared.payload_len_max;
+        let frame = |payload: &&'a [u8]| {
+            if payload.len() > size_max {
+                return Err(Error::TooLarge { size: payload.len(), size_max });
+            }
+            Ok(Framed { header: encode_header(Kind::ENTRY, payload), payload })
+        };
+        payloads.iter().map(frame).collect()
+    }
+
+    /// Waits until everything up to `lsn` is durable; the calling thread does the write itself if
+    /// nobody else is about to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] if it cannot be made durable any more.
+    pub fn wait(&self, lsn: Lsn) -> Result<()> {
+        self.shared.wait(lsn)
+    }
+
+    /// Waits until everything appended so far is durable.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wait`](Wal::wait).
+    pub fn sync(&self) -> Result<()> {
+        let last = self.shared.lock().core.last();
+        self.shared.wait(last)
+    }
+
+    /// Asks for everything up to `lsn` to be made durable, without waiting: a thread that is in
+    /// [`lead`](Wal::lead) does it.
+    pub fn request(&self, lsn: Lsn) {
+        self.shared.request(lsn);
+    }
+
+    /// Drives the log until it is closed or poisoned: for threads that commit on behalf of others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] when the log has stopped.
+    pub fn lead(&self) -> Result<()> {
+        self.shared.lead()
+    }
+
+    /// Position of the last record, durable or not.
+    pub fn last(&self) -> Lsn {
+        self.shared.lock().core.last()
+    }
+
+    /// Everything up to here is durable.
+    pub fn durable(&self) -> Lsn {
+        self.shared.lock().core.durable()
+    }
+
+    /// The first position that is still held.
+    pub fn first(&self) -> Lsn {
+        self.shared.lock().core.first()
+    }
+
+    /// A reader that starts at `from`.
+    pub fn reader(&self, from: Lsn) -> Reader {
+        Reader::new(self.shared.clone(), from)
+    }
+
+    /// Drops the records after `last` (a conflicting suffix), once everything appended is durable.
+    /// Positions after `last` are given anew. Readers must not have passed `last`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] if `last` has been trimmed, [`Error::Poisoned`], [`Error::Closed`].
+    pub fn truncate(&self, last: Lsn) -> Result<()> {
+        loop {
+            self.sync()?;
+            let mut state = self.shared.lock();
+            if state.core.in_flight() == 0 && !state.core.has_pending() {
+                let truncated = state.core.truncate(last);
+                state.waiters.settle_back(last);
+                return truncated;
+            }
+        }
+    }
+
+    /// Says that the records up to `lsn` are not needed any more. Whole segments are dropped and
+    /// reused when no reader holds them.
+    pub fn trim(&self, lsn: Lsn) {
+        let mut state = self.shared.lock();
+        state.core.trim(lsn);
+        state.tell_housekeeper();
+    }
+
+    /// Does the background work that is due: makes spare segments, drops trimmed ones, and marks the
+    /// tail if `idle`. For logs opened without a thread of their own.
+    ///
+    /// # Errors
+    ///
+    /// The first error; [`Error::is_full`] tells a full disk.
+    pub fn prepare(&self, idle: bool) -> Result<()> {
+        self.shared.prepare()?;
+        if idle {
+            self.shared.mark(false)?;
+        }
+        Ok(())
+    }
+
+    /// Counters and state.
+    pub fn stats(&self) -> Stats {
+        let state = self.shared.lock();
+        Stats {
+            spares: state.core.spares(),
+            segments_in_use: state.core.sealed.len() + 1,
+            is_full: state.is_full,
+            ..state.core.counters
+        }
+    }
+
+    /// Makes everything durable, marks the log as closed and gives the directory free. Every handle
+    /// gets [`Error::Closed`] from then on. Closing twice is harmless.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] if not everything could be made durable; the log is closed all the same.
+    pub fn close(&self) -> Result<()> {
+        self.shared.close()
+    }
+}
+
+impl Shared {
+    /// Makes the spares that are missing.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let mut next = self.next_segment.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recycle()?;
+        loop {
+            let (missing, len, log_id) = {
+                let state = self.lock();
+                if let Some(Error::Closed) = state.core.failure() {
+                    return Ok(());
+                }
+                let core = &state.core;
+                (core.spares_missing(), core.options.segment_size, core.log_id)
+            };
+            if missing == 0 {
+                self.lock().is_full = false;
+                return Ok(());
+            }
+            let made = preparer::make(&*self.disk, &self.dir, *next, len, log_id);
+            let mut state = self.lock();
+            match made {
+                Ok(segment) => {
+                    *next = SegmentId(next.0 + 1);
+                    state.core.add_spare(segment);
+                }
+                Err(error) => {
+                    state.is_full = error.is_full();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Turns trimmed segments into spares, or removes them if there are enough.
+    fn recycle(&self) -> Result<()> {
+        let mut removed = false;
+        let released = self.lock().core.take_released();
+        for segment in released {
+            let mut state = self.lock();
+            let fits = segment.len == state.core.options.segment_size;
+            // Twice the wanted number absorbs a burst without making and removing files in turn.
+            if fits && state.core.spares() < 2 * state.core.options.spares + 2 {
+                state.core.add_spare(segment);
+                continue;
+            }
+            drop(state);
+            self.disk.remove(&segment.path)?;
+            removed = true;
+        }
+        if removed {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the marker that claims an idle tail, if one is due.
+    pub(crate) fn mark(&self, closing: bool) -> Result<()> {
+        let marker = self.lock().core.marker(closing);
+        match marker {
+            Some(write) => self.perform(write),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        let last = {
+            let state = self.lock();
+            match state.core.failure() {
+                Some(Error::Closed) => return Ok(()),
+                Some(_) => None,
+                None => Some(state.core.last()),
+            }
+        };
+        let result = match last {
+            Some(last) => self.wait(last).and_then(|()| self.settle_in_flight()),
+            None => Ok(()),
+        };
+        let marked = result.and_then(|()| self.mark(true)).and_then(|()| self.settle_in_flight());
+        let mut state = self.lock();
+        let failure = state.core.failure();
+        state.core.close();
+        state.waiters.wake_all();
+        if let Some(housekeeper) = state.housekeeper.take() {
+            housekeeper.unpark();
+        }
+        drop(state);
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        marked.and(failure.map_or(Ok(()), Err))
+    }
+}
+
+impl State {
+    /// Wakes the housekeeper, once until it has looked.
+    pub(crate) fn tell_housekeeper(&mut self) {
+        if let Some(housekeeper) = &self.housekeeper
+            && !std::mem::replace(&mut self.housekeeping_told, true)
+        {
+            housekeeper.unpark();
+        }
+    }
+}
