@@ -22,6 +22,7 @@
 //! calling thread ([`Submitted::Done`]) or starts it ([`Submitted::Queued`]); the caller then fetches
 //! it with [`WriteQueue::complete`]. Several threads may submit at once.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -29,11 +30,29 @@ use std::sync::Arc;
 
 use crate::Result;
 
+mod atomic_file;
 mod buffer;
+mod device;
+mod directory;
+mod fdatasync;
+mod lock_file;
 mod map;
+#[allow(unsafe_code)]
+mod mapped_file;
+pub mod probe;
+mod pwritev2;
+pub mod real;
+mod real_file;
+mod transfer;
+mod trial;
+#[allow(unsafe_code)]
+mod uring;
 
+pub use atomic_file::replace_file;
 pub use buffer::Buffer;
 pub use map::Map;
+pub use probe::{ProbeReport, RungReport, Verdict, probe};
+pub use real::RealDisk;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +100,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn profile(&self) -> Profile;
 }
 
-/// One open file.
-pub trait File: Send + Sync + fmt::Debug {
+/// One open file. `Any` lets a [`WriteQueue`] recognise the files of its own disk.
+pub trait File: Any + Send + Sync + fmt::Debug {
     /// Fills as much of `into` as the file holds from `offset` on; returns the count of bytes read,
     /// which is less than asked for only at the end of the file.
     fn read_at(&self, into: &mut [u8], offset: u64) -> Result<usize>;
