@@ -194,10 +194,6 @@ impl Core {
         self.durable
     }
 
-    pub(crate) fn trimmed(&self) -> Lsn {
-        self.trimmed
-    }
-
     /// The first position held: the one after `trimmed` at the granularity of segments.
     pub(crate) fn first(&self) -> Lsn {
         self.sealed.front().map_or(self.active.header.first, |oldest| oldest.header.first)

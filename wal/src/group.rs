@@ -58,11 +58,6 @@ impl Pending {
         self.buffer.len()
     }
 
-    /// Position of the last record; the one before `first` if there is none.
-    pub(crate) fn last(&self) -> Lsn {
-        Lsn(self.first.0 + u64::from(self.count) - 1)
-    }
-
     /// Gives the group its place: fills in the header and pads to whole blocks.
     pub(crate) fn seal(mut self, log_id: u64, place: Place) -> Group {
         let body_len = self.buffer.len() - GROUP_HEADER_LEN;

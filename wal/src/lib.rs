@@ -4,6 +4,7 @@ pub mod canary;
 mod core;
 pub mod disk;
 mod drive;
+mod dump;
 mod error;
 pub mod frame;
 mod group;
@@ -16,15 +17,18 @@ pub mod record;
 mod recovery;
 mod segment;
 mod stats;
+mod verify;
 mod wal;
 mod window;
 
+pub use dump::inspect_segment;
 pub use error::{Error, Result};
 pub use options::Options;
 pub use reader::{Reader, Records};
 pub use recovery::{Recovery, Tail};
 pub use segment::{SegmentHeader, SegmentId};
 pub use stats::Stats;
+pub use verify::{Verification, verify};
 pub use wal::{DurableHook, Wal};
 
 /// A place in the local log: the number of a record, dense, counted from 1. 0 is before the first.

@@ -52,7 +52,7 @@ impl Options {
         if !(64 << 10..=4 << 30).contains(&self.segment_size) {
             return refuse(format!("segment_size {} is not 64 KiB to 4 GiB", self.segment_size));
         }
-        if self.segment_size % BLOCK_LEN != 0 {
+        if !self.segment_size.is_multiple_of(BLOCK_LEN) {
             return refuse(format!("segment_size {} is no multiple of 4096", self.segment_size));
         }
         if self.spares == 0 || self.spares > 64 {

@@ -29,9 +29,9 @@ pub struct Records {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
     body: Range<usize>,
     /// Position of the first record in the body.
-    first: Lsn,
+    body_first: Lsn,
     /// Records before this one are left out.
-    from: Lsn,
+    first: Lsn,
     /// Records from this one on are left out.
     end: Lsn,
 }
@@ -47,16 +47,16 @@ impl Records {
         &self,
     ) -> impl Iterator<Item = std::result::Result<(Lsn, Record<'_>), crate::record::Refusal>> {
         let bytes = &(*self.owner).as_ref()[self.body.clone()];
-        let (from, end) = (self.from, self.end);
-        group::records(bytes, self.first).filter(move |record| match record {
-            Ok((lsn, _)) => *lsn >= from && *lsn < end,
+        let (first, end) = (self.first, self.end);
+        group::records(bytes, self.body_first).filter(move |record| match record {
+            Ok((lsn, _)) => *lsn >= first && *lsn < end,
             Err(_) => true,
         })
     }
 
     /// Position of the first record.
     pub fn first(&self) -> Lsn {
-        self.from
+        self.first
     }
 
     /// The position after the last record.
@@ -191,8 +191,8 @@ impl Reader {
         Records {
             owner: Arc::new(owner),
             body,
-            first: header.first,
-            from: self.next.max(header.first),
+            body_first: header.first,
+            first: self.next.max(header.first),
             end: header.end(),
         }
     }
