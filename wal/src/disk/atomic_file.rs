@@ -1,8 +1,8 @@
 //! Replacing a small file as a whole: after a crash it has the old content or the new.
 //!
 //! The order is what makes it so. The new content goes to a second file beside the first, and is
-//! synced *before* the rename, or the name could survive a power cut without the bytes. The directory
-//! is synced *after* it, or a replacement that was reported could be undone.
+//! synced *before* the rename, or the name could survive a power cut without the bytes. The
+//! directory is synced *after* it, or a replacement that was reported could be undone.
 //!
 //! Works on any [`Disk`]. After an error either content may be there, and the second file may be
 //! left over; the next replacement removes it first. Two replacements of one file at the same time

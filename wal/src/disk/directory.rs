@@ -1,9 +1,9 @@
 //! Directories of the real disk: names in them, and making changes of names durable.
 //!
 //! A new name survives a power cut only once its directory was synced. [`create_all`] does so for
-//! each directory it makes before it makes the next one below, so whatever a crash leaves is a chain
-//! of durable directories of which only the last one's name may be in doubt. That one is why the
-//! parent of the deepest directory found is synced too.
+//! each directory it makes before it makes the next one below, so whatever a crash leaves is a
+//! chain of durable directories of which only the last one's name may be in doubt. That one is why
+//! the parent of the deepest directory found is synced too.
 
 use std::ffi::OsString;
 use std::fs;

@@ -4,8 +4,8 @@
 //! buffered write and `fsync`. Which it is lies in how the file was opened.
 //!
 //! A sync reports the first error since the last sync of the same descriptor, whoever wrote the
-//! bytes. Were two writes to overlap, the sync of one could swallow the error of the other, whose own
-//! sync would then succeed. So write and sync are one step here, under a lock, and the disk's
+//! bytes. Were two writes to overlap, the sync of one could swallow the error of the other, whose
+//! own sync would then succeed. So write and sync are one step here, under a lock, and the disk's
 //! profile allows a depth of one. A failed sync is not repeated.
 
 use std::sync::{Mutex, PoisonError};

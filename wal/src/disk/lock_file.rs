@@ -1,10 +1,10 @@
 //! The lock that keeps two processes out of one directory.
 //!
-//! The lock is `flock`, exclusive and not waiting, on a file that stays when the lock is released: to
-//! remove it would let two processes lock two files of the same name. The kernel releases it when
-//! the process ends, however it ends, so no stale lock needs to be judged. Our process id is written
-//! into it for whoever looks; nothing reads it back, and a disk too full to take it does not keep
-//! the directory from being opened.
+//! The lock is `flock`, exclusive and not waiting, on a file that stays when the lock is released:
+//! to remove it would let two processes lock two files of the same name. The kernel releases it
+//! when the process ends, however it ends, so no stale lock needs to be judged. Our process id is
+//! written into it for whoever looks; nothing reads it back, and a disk too full to take it does
+//! not keep the directory from being opened.
 //!
 //! What is left out: network file systems on which `flock` does not reach other machines.
 

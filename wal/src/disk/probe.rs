@@ -1,13 +1,13 @@
 //! Which rung of the ladder to stand on: tried on the spot, and explained.
 //!
 //! [`probe`] tries every rung in a directory, measures it, and reads what the system tells of the
-//! disk; [`ProbeReport`] is what `doctor` prints. Opening a disk goes the same way with less effort:
-//! a few writes, and no rung below one that works.
+//! disk; [`ProbeReport`] is what `doctor` prints. Opening a disk goes the same way with less
+//! effort: a few writes, and no rung below one that works.
 //!
 //! The rule, from the design: io_uring where a durable write costs the device no cache flush, or
 //! where it was measured clearly faster than `pwritev2`; else `pwritev2`; else what works, from the
-//! top. A file system in memory gets buffered writes: direct ones gain nothing there. All rungs make the
-//! same files, so another choice next time is no harm.
+//! top. A file system in memory gets buffered writes: direct ones gain nothing there. All rungs
+//! make the same files, so another choice next time is no harm.
 //!
 //! A full disk cannot be probed, and must not keep a log from being opened. Then the choice is the
 //! rung that works everywhere.

@@ -1,9 +1,9 @@
 //! The second rung: `pwritev2` with `RWF_DSYNC` on an `O_DIRECT` file.
 //!
 //! One system call writes the bytes and returns when they are durable. It happens in the thread
-//! that submits; several writes are in flight when several threads submit. Each call answers for its
-//! own bytes only, so an error never reaches the wrong writer, and the block layer merges the cache
-//! flushes of calls that overlap.
+//! that submits; several writes are in flight when several threads submit. Each call answers for
+//! its own bytes only, so an error never reaches the wrong writer, and the block layer merges the
+//! cache flushes of calls that overlap.
 //!
 //! After a short write the rest goes out in a further call: each part was durable when its call
 //! returned, so the whole is when the last one has. A call interrupted by a signal is repeated with

@@ -50,17 +50,17 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// The disk under `dir`, which is created, durably, if it does not exist. `None` tries the rungs
-    /// there, quickly, and takes the best one; `Some` takes that one, after a single trial write.
-    /// [`Rung::PortableFsync`] needs no trial, so that with it nothing is created or written: this is
-    /// how tools open what they only read.
+    /// The disk under `dir`, which is created, durably, if it does not exist. `None` tries the
+    /// rungs there, quickly, and takes the best one; `Some` takes that one, after a single trial
+    /// write. [`Rung::PortableFsync`] needs no trial, so that with it nothing is created or
+    /// written: this is how tools open what they only read.
     ///
     /// A full disk, where nothing can be tried, is opened nevertheless.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] if the wanted rung does not work there, saying why; [`Error::Io`] if
-    /// the directory cannot be created or no file can be written in it.
+    /// [`Error::InvalidOption`] if the wanted rung does not work there, saying why; [`Error::Io`]
+    /// if the directory cannot be created or no file can be written in it.
     pub fn open(dir: &Path, wanted: Option<Rung>) -> Result<RealDisk> {
         let (rung, alignment, why) = match wanted {
             Some(Rung::PortableFsync) => (Rung::PortableFsync, SECTOR, "it was asked for".into()),

@@ -5,8 +5,8 @@
 //! the process, what the page cache holds is not what the disk holds, and a log that recovers must
 //! see the latter. Unaligned reads are therefore widened to aligned ones into a bounce buffer.
 //!
-//! A direct write must be aligned in offset and length, which is the caller's part and checked here;
-//! where only its memory is not aligned, the bytes are copied into memory that is.
+//! A direct write must be aligned in offset and length, which is the caller's part and checked
+//! here; where only its memory is not aligned, the bytes are copied into memory that is.
 //!
 //! [`File::sync`] is one `fdatasync` (or `fsync` on the portable rung), never repeated, not even
 //! after a signal: a second sync that succeeds says nothing about what the first one lost.

@@ -1,8 +1,8 @@
 //! Moving whole buffers through system calls that may do less than they were asked for.
 //!
 //! A write may be interrupted by a signal, or end early: at a full disk, at a limit on file sizes,
-//! at a signal in the middle. [`write_fully`] goes on with the rest until all is written or an error
-//! explains why not, so that no caller ever takes a short write for a whole one.
+//! at a signal in the middle. [`write_fully`] goes on with the rest until all is written or an
+//! error explains why not, so that no caller ever takes a short write for a whole one.
 //!
 //! With direct I/O the rest must start at a multiple of the alignment again. [`settled`] therefore
 //! counts only whole aligned pieces of a short write; the broken piece is written once more, with

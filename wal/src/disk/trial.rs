@@ -1,8 +1,9 @@
 //! Trying a rung on the spot: does it work in this directory, and how fast.
 //!
-//! The trials share one small file that has no name any more when they begin, so that nothing is left
-//! behind, whatever happens to the process. Its blocks are written and synced first: the first write
-//! of a block costs a change of metadata, which a log never pays on its way to durability either.
+//! The trials share one small file that has no name any more when they begin, so that nothing is
+//! left behind, whatever happens to the process. Its blocks are written and synced first: the first
+//! write of a block costs a change of metadata, which a log never pays on its way to durability
+//! either.
 //!
 //! This is, with its caller, the only place below the server that reads the clock; what it measures
 //! decides about speed, never about correctness.
@@ -69,7 +70,8 @@ impl TrialFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if no file can be created or written there; [`Error::is_full`] tells a full disk.
+    /// [`Error::Io`] if no file can be created or written there; [`Error::is_full`] tells a full
+    /// disk.
     pub(super) fn create(dir: &Path) -> Result<Self> {
         let (path, file) = create_unused(dir)?;
         let opened = open_direct(&path, &file);

@@ -1,13 +1,16 @@
 //! The first rung: io_uring, one `Write` with `RWF_DSYNC` on an `O_DIRECT` file for each write.
 //!
-//! Any thread submits, under a lock: it takes a free slot, puts one entry into the ring and tells the
-//! kernel at once, so that between two submissions the ring's submission side is empty. One thread at
-//! a time waits in [`UringQueue::complete`], under a lock of its own, so that submitters go on while
-//! it sleeps in the kernel. The number of a slot is what the kernel hands back.
+//! Any thread submits, under a lock: it takes a free slot, puts one entry into the ring and tells
+//! the kernel at once, so that between two submissions the ring's submission side is empty. One
+//! thread at a time waits in [`UringQueue::complete`], under a lock of its own, so that submitters
+//! go on while it sleeps in the kernel. The number of a slot is what the kernel hands back.
 //!
 //! ```text
-//! submit: state lock { slot = Busy(write); push entry; enter(submit 1) }
-//! complete: waiter lock { take entries -> state lock { slot -> done, or push the rest } ; enter(wait 1) }
+//! submit:   state lock { slot = write; push entry; enter(submit 1) }
+//! complete: waiter lock {
+//!               take entries -> state lock { slot = free, or push the rest }
+//!               enter(wait 1)
+//!           }
 //! ```
 //!
 //! Invariant: from the push of an entry until its completion was taken, the slot holds the file and
@@ -17,16 +20,20 @@
 //! cancelled or interrupted, which also happens when the thread that submitted it ends, is made
 //! again, a bounded number of times, with the same bytes.
 //!
-//! If the kernel refuses an entry altogether, the entry stays in the ring, where it would be sent, late,
-//! by the next submission: bytes of a write that was reported as failed would land in the file at
-//! some later time. So nothing is ever submitted to that ring again. The write fails, and the ones
-//! after it are performed by `pwritev2` in the calling thread, as are those for which no slot is free.
+//! If the kernel refuses an entry altogether, the entry stays in the ring, where it would be sent,
+//! late, by the next submission: bytes of a write that was reported as failed would land in the
+//! file at some later time. So nothing is ever submitted to that ring again. The write fails, and
+//! the ones after it are performed by `pwritev2` in the calling thread, as are those for which no
+//! slot is free.
 //!
-//! What is left out: registered files and buffers, and any polling.
+//! If the kernel refuses to *wait*, the writes are under way all the same and may reach the file at
+//! any time: none of them may be reported as failed. The completions appear in shared memory
+//! without a call, so then they are looked for every millisecond.
+//!
+//! What is left out: registered files and buffers.
 
 use std::fmt;
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,17 +46,18 @@ use super::pwritev2::write_durably;
 use super::real_file::RealFile;
 use super::transfer::{TRANSFER_MAX, no_progress, offset_after, settled};
 use super::{Completion, DurableWrite, Submitted, WriteQueue, io_error};
-use crate::Result;
+use crate::{Error, Result};
 
 /// How many writes of one log may be in flight: twice what still gained in the measurements behind
 /// the ladder, for devices with deeper queues.
 pub(super) const DEPTH_MAX: usize = 16;
 
-/// How often a system call is made again while the kernel is short of memory, or a write that was
-/// cancelled: each time after [`PAUSE`], so that a lasting refusal becomes an error within 0.1 s.
+/// How often an entry that the kernel is too busy to take is offered again, each time after
+/// [`PAUSE`], so that a lasting refusal is an error within 0.1 s; and how often a write that was
+/// cancelled is made again.
 const ATTEMPTS_MAX: u32 = 100;
 
-/// How long to wait before such another attempt.
+/// How long to pause when the kernel refuses for the moment.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A write that the kernel has.
@@ -61,20 +69,10 @@ struct Flight {
     attempts: u32,
 }
 
-/// The place of one write in flight.
-enum Slot {
-    Free,
-    /// The kernel has it, and somebody waits for it.
-    Busy(Flight),
-    /// The kernel has it, but its failure was reported: kept only for the sake of its memory.
-    Abandoned {
-        _kept: Flight,
-    },
-}
-
 /// What is shared between submitters and the waiter.
 struct State {
-    slots: [Slot; DEPTH_MAX],
+    /// The writes that the kernel has.
+    slots: [Option<Flight>; DEPTH_MAX],
     /// Set when the kernel refused an entry: nothing may be submitted any more.
     refused: bool,
 }
@@ -91,8 +89,7 @@ pub(super) struct UringQueue {
 
 impl fmt::Debug for UringQueue {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let in_flight =
-            self.state().slots.iter().filter(|slot| !matches!(slot, Slot::Free)).count();
+        let in_flight = self.state().slots.iter().flatten().count();
         out.debug_struct("UringQueue").field("in_flight", &in_flight).finish()
     }
 }
@@ -102,10 +99,10 @@ impl UringQueue {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if the kernel has no io_uring or forbids it.
+    /// [`Error::Io`] if the kernel has no io_uring or forbids it.
     pub(super) fn new(dir: &Path) -> Result<Self> {
         let ring = set_up().map_err(|error| io_error("io_uring_setup", dir, 0, error))?;
-        let slots = std::array::from_fn(|_| Slot::Free);
+        let slots = std::array::from_fn(|_| None);
         let state = Mutex::new(State { slots, refused: false });
         Ok(Self { ring, state, waiter: Mutex::new(()) })
     }
@@ -115,12 +112,10 @@ impl UringQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the kernel what remains of the write in `slot`. After an error the kernel does not have
-    /// it and never will.
+    /// Gives the kernel what remains of the write in `slot`. After an error the kernel does not
+    /// have it and never will.
     fn start(&self, state: &mut State, slot: usize) -> Result<()> {
-        let Slot::Busy(flight) = &state.slots[slot] else {
-            panic!("only a busy slot is started, and {slot} is not");
-        };
+        let flight = state.slots[slot].as_ref().expect("only a slot in use is started");
         let DurableWrite { offset, bytes, .. } = &flight.write;
         let file = RealFile::of(&flight.write)?;
         let position = offset_after(file.path(), *offset, flight.done)?;
@@ -167,7 +162,7 @@ impl UringQueue {
     /// Takes what the kernel has finished. The caller holds `waiter`.
     fn take(&self) -> Vec<Completion> {
         // SAFETY: the completion side is touched only under the `waiter` lock, which the caller
-        // holds, or with the queue borrowed mutably when it is dropped.
+        // holds.
         let finished: Vec<_> = unsafe { self.ring.completion_shared() }.collect();
         let mut state = self.state();
         let settle = |entry: io_uring::cqueue::Entry| {
@@ -179,46 +174,32 @@ impl UringQueue {
 
     /// Takes note of the end of one transfer; `None` if nobody is to be told.
     fn settle(&self, state: &mut State, slot: usize, result: i32) -> Option<Completion> {
-        let mut flight = match mem::replace(&mut state.slots[slot], Slot::Free) {
-            Slot::Busy(flight) => flight,
-            Slot::Abandoned { .. } => return None,
-            Slot::Free => panic!("the kernel finished slot {slot}, which was not in use"),
-        };
+        let mut flight = state.slots[slot].take().expect("the kernel finishes slots in use");
         let id = flight.write.id;
         match flight.advance(result) {
             Some(result) => return Some(Completion { id, result }),
-            None => state.slots[slot] = Slot::Busy(flight),
+            None => state.slots[slot] = Some(flight),
         }
         let error = self.start(state, slot).err()?;
-        state.slots[slot] = Slot::Free;
+        state.slots[slot] = None;
         Some(Completion { id, result: Err(error) })
     }
 
-    /// Waits until the kernel has finished something.
-    fn wait(&self) -> io::Result<()> {
-        persist_while_busy(|| {
-            // Not `submit_and_wait`: it would submit what another thread is just putting there.
-            // SAFETY: no argument is passed, and the flag goes with a count to wait for.
-            unsafe { self.ring.submitter().enter::<()>(0, 1, EnterFlags::GETEVENTS.bits(), None) }
-        })
-        .map(|_| ())
+    /// Waits until the kernel has finished something, or for a moment. The caller holds `waiter`.
+    fn wait(&self) {
+        // Not `submit_and_wait`: it would submit what another thread is just putting there.
+        // SAFETY: no argument is passed, and the flag goes with a count to wait for.
+        let waited =
+            unsafe { self.ring.submitter().enter::<()>(0, 1, EnterFlags::GETEVENTS.bits(), None) };
+        match waited {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => std::thread::sleep(PAUSE),
+            _ => {}
+        }
     }
 
-    /// Reports every write in flight as failed, because it cannot be waited for, and keeps them.
-    fn abandon(&self, reason: &io::Error) -> Vec<Completion> {
-        let mut state = self.state();
-        state.refused = true;
-        let mut failed = Vec::new();
-        for slot in &mut state.slots {
-            *slot = match mem::replace(slot, Slot::Free) {
-                Slot::Busy(flight) => {
-                    failed.push(flight.failed(io::Error::new(reason.kind(), reason.to_string())));
-                    Slot::Abandoned { _kept: flight }
-                }
-                other => other,
-            };
-        }
-        failed
+    /// Whether the kernel has any of our writes.
+    fn is_busy(&self) -> bool {
+        self.state().slots.iter().any(Option::is_some)
     }
 }
 
@@ -228,16 +209,16 @@ impl WriteQueue for UringQueue {
             return Submitted::Done(Err(error));
         }
         let mut state = self.state();
-        let free = state.slots.iter().position(|slot| matches!(slot, Slot::Free));
+        let free = state.slots.iter().position(Option::is_none);
         let Some(slot) = free.filter(|_| !state.refused) else {
             drop(state);
             return Submitted::Done(write_durably(&write));
         };
-        state.slots[slot] = Slot::Busy(Flight { write, done: 0, attempts: 0 });
+        state.slots[slot] = Some(Flight { write, done: 0, attempts: 0 });
         match self.start(&mut state, slot) {
             Ok(()) => Submitted::Queued,
             Err(error) => {
-                state.slots[slot] = Slot::Free;
+                state.slots[slot] = None;
                 Submitted::Done(Err(error))
             }
         }
@@ -245,14 +226,12 @@ impl WriteQueue for UringQueue {
 
     fn complete(&self) -> Vec<Completion> {
         let _turn = self.waiter.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.state().slots.iter().any(|slot| matches!(slot, Slot::Busy(_))) {
+        while self.is_busy() {
             let finished = self.take();
             if !finished.is_empty() {
                 return finished;
             }
-            if let Err(error) = self.wait() {
-                return self.abandon(&error);
-            }
+            self.wait();
         }
         Vec::new()
     }
@@ -260,23 +239,16 @@ impl WriteQueue for UringQueue {
 
 impl Drop for UringQueue {
     fn drop(&mut self) {
-        while self.state().slots.iter().any(|slot| !matches!(slot, Slot::Free)) {
-            self.take();
-            let none_left = self.state().slots.iter().all(|slot| matches!(slot, Slot::Free));
-            if none_left || self.wait().is_ok() {
-                continue;
-            }
-            // The kernel may still read this memory, so it is never given back.
-            for slot in &mut self.state().slots {
-                mem::forget(mem::replace(slot, Slot::Free));
-            }
+        while self.is_busy() {
+            // Nobody is left to be told.
+            self.complete();
         }
     }
 }
 
 impl Flight {
-    /// Takes note of how a transfer of the rest ended: `Some` if the write has ended with it, `None` if
-    /// what remains is to be started.
+    /// Takes note of how a transfer of the rest ended: `Some` if the write has ended with it,
+    /// `None` if what remains is to be started.
     fn advance(&mut self, result: i32) -> Option<Result<()>> {
         let wanted = (self.write.bytes.len() - self.done).min(TRANSFER_MAX);
         let Ok(moved) = usize::try_from(result) else {
@@ -286,7 +258,7 @@ impl Flight {
                 self.attempts += 1;
                 return None;
             }
-            return Some(self.failed(error).result);
+            return Some(Err(self.failed(error)));
         };
         let file = match RealFile::of(&self.write) {
             Ok(file) => file,
@@ -294,18 +266,18 @@ impl Flight {
         };
         let advance = settled(moved, wanted, file.alignment());
         if advance == 0 && wanted > 0 {
-            return Some(self.failed(no_progress(moved, wanted)).result);
+            return Some(Err(self.failed(no_progress(moved, wanted))));
         }
         self.done += advance;
         self.attempts = 0;
         (self.done == self.write.bytes.len()).then_some(Ok(()))
     }
 
-    fn failed(&self, error: io::Error) -> Completion {
-        let DurableWrite { id, offset, .. } = self.write;
-        let position = offset.saturating_add(u64::try_from(self.done).unwrap_or(u64::MAX));
+    fn failed(&self, error: io::Error) -> Error {
+        let position =
+            self.write.offset.saturating_add(u64::try_from(self.done).unwrap_or(u64::MAX));
         let path = RealFile::of(&self.write).map_or(Path::new(""), RealFile::path);
-        Completion { id, result: Err(io_error("write", path, position, error)) }
+        io_error("write", path, position, error)
     }
 }
 
@@ -364,9 +336,7 @@ mod tests {
 
     fn error_of(ended: Option<Result<()>>) -> (u64, io::Error) {
         match ended {
-            Some(Err(crate::Error::Io { operation: "write", offset, source, .. })) => {
-                (offset, source)
-            }
+            Some(Err(Error::Io { operation: "write", offset, source, .. })) => (offset, source),
             other => panic!("an error of a write was expected, not {other:?}"),
         }
     }
@@ -405,8 +375,8 @@ mod tests {
         assert_eq!((offset, error.kind()), (8192, io::ErrorKind::StorageFull));
     }
 
-    /// An entry that the kernel refused stays in the ring; were anything submitted after it, it would
-    /// be written late.
+    /// An entry that the kernel refused stays in the ring; were anything submitted after it, it
+    /// would be written late.
     #[test]
     fn after_a_refusal_the_ring_is_not_used_and_writes_go_on_without_it() {
         let dir = tempfile::tempdir().unwrap();
