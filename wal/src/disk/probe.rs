@@ -84,7 +84,7 @@ pub struct ProbeReport {
     pub rungs: Vec<RungReport>,
     /// Whether the kernel lets us set up a ring; if not, what it said.
     pub io_uring_refused: Option<String>,
-    /// Alignment of direct I/O in bytes; `None` if there is no direct I/O here.
+    /// Alignment of direct I/O in bytes; `None` if there is none here, or it could not be tried.
     pub direct_alignment: Option<usize>,
     /// The block device, if there is one and the system tells.
     pub device: Option<Device>,
@@ -267,7 +267,7 @@ impl fmt::Display for ProbeReport {
         }
         match self.direct_alignment {
             Some(bytes) => writeln!(out, "direct I/O         aligned to {bytes} bytes")?,
-            None => writeln!(out, "direct I/O         none")?,
+            None => writeln!(out, "direct I/O         none found")?,
         }
         match &self.io_uring_refused {
             Some(reason) => writeln!(out, "io_uring           refused: {reason}")?,

@@ -248,33 +248,35 @@ fn ring_together(file: &Arc<dyn File>, queue: &dyn WriteQueue, effort: Effort) -
     }
 }
 
-/// Writes per second from several threads.
+/// Writes per second from several threads, from when the first of them begins until the last ends.
+/// The calling thread takes no time itself: it may be woken late, when half of the writes are made.
 fn threads_together(file: &Arc<dyn File>, queue: &dyn WriteQueue, effort: Effort) -> Result<u64> {
     let bytes = zeros();
-    let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let ready = Barrier::new(TOGETHER + 1);
-    let elapsed = std::thread::scope(|scope| -> Result<Duration> {
-        let write = || -> Result<()> {
-            ready.wait();
-            let start = Instant::now();
-            loop {
-                let id = next.fetch_add(1, Ordering::Relaxed);
-                if id >= effort.together.max(1) || start.elapsed() >= effort.time_max {
-                    return Ok(());
-                }
-                perform(queue, block(file, id, &bytes))?;
-                ended.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        let threads: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(write)).collect();
+    let next = AtomicUsize::new(0);
+    let ready = Barrier::new(TOGETHER);
+    let work = || -> Result<(Instant, Instant, usize)> {
         ready.wait();
         let start = Instant::now();
-        for thread in threads {
-            thread.join().expect("a thread of the trial does not panic")?;
+        let mut ended = 0;
+        loop {
+            let id = next.fetch_add(1, Ordering::Relaxed);
+            if id >= effort.together.max(1) || start.elapsed() >= effort.time_max {
+                return Ok((start, Instant::now(), ended));
+            }
+            perform(queue, block(file, id, &bytes))?;
+            ended += 1;
         }
-        Ok(start.elapsed())
+    };
+    let shares = std::thread::scope(|scope| -> Result<Vec<_>> {
+        let threads: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(work)).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().expect("a thread of the trial does not panic")
+        };
+        threads.into_iter().map(join).collect()
     })?;
-    Ok(per_second(ended.into_inner(), elapsed))
+    let begun = shares.iter().map(|share| share.0).min().expect("there are several threads");
+    let ended = shares.iter().map(|share| share.1).max().expect("there are several threads");
+    Ok(per_second(shares.iter().map(|share| share.2).sum(), ended - begun))
 }
 
 fn per_second(count: usize, elapsed: Duration) -> u64 {
