@@ -206,8 +206,8 @@ fn submitting_goes_on_while_another_thread_waits() {
 }
 
 /// The bytes and the file of a write in flight live as long as the kernel needs them, although
-/// nobody else holds them, and all is on disk when the queue is gone. The blocks are reserved first,
-/// because what a dropped queue was refused, such as room, nobody is told.
+/// nobody else holds them, and all is on disk when the queue is gone. The blocks are reserved
+/// first, because what a dropped queue was refused, such as room, nobody is told.
 #[test]
 fn dropping_a_queue_waits_for_what_is_in_flight() {
     on_every_rung(|disk, dir| {
