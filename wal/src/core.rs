@@ -98,37 +98,37 @@ pub(crate) struct Core {
     /// The segment being written.
     pub active: InUse,
     /// Where the next group goes in the active segment, in bytes.
-    next_offset: u64,
+    pub(crate) next_offset: u64,
     /// Chain for the next group.
     chain: u64,
     /// The incarnation last given.
     incarnation: u64,
     /// Segments ready for use.
-    spares: Vec<Segment>,
+    pub(crate) spares: Vec<Segment>,
     /// Trimmed segments that a reader may still hold.
-    held: Vec<Arc<InUse>>,
+    pub(crate) held: Vec<Arc<InUse>>,
     /// All up to here has been trimmed.
-    trimmed: Lsn,
-    filling: Option<Pending>,
+    pub(crate) trimmed: Lsn,
+    pub(crate) filling: Option<Pending>,
     /// Full groups, oldest first.
-    ready: VecDeque<Pending>,
+    pub(crate) ready: VecDeque<Pending>,
     /// Bytes in `filling` and `ready`.
     pending_size: usize,
     /// Where the next record will be laid out.
-    plan: Plan,
-    in_flight: VecDeque<InFlight>,
+    pub(crate) plan: Plan,
+    pub(crate) in_flight: VecDeque<InFlight>,
     next_id: u64,
-    last: Lsn,
-    durable: Lsn,
+    pub(crate) last: Lsn,
+    pub(crate) durable: Lsn,
     /// The highest position that somebody waits for.
-    wanted: Lsn,
+    pub(crate) wanted: Lsn,
     /// All up to here is claimed as durable by a group that is itself durable or in flight.
-    claimed: Lsn,
+    pub(crate) claimed: Lsn,
     /// Groups up to here are being written for the second time.
     rewriting: Lsn,
     condition: Condition,
     pub recent: VecDeque<Group>,
-    recent_size: usize,
+    pub(crate) recent_size: usize,
     pool: Vec<Buffer>,
     pub counters: Counters,
 }
@@ -192,6 +192,11 @@ impl Core {
 
     pub(crate) fn durable(&self) -> Lsn {
         self.durable
+    }
+
+    /// Whether the header of the active segment is still on its way to the disk.
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.in_flight.front(), Some(InFlight { what: What::Header, .. }))
     }
 
     /// The first position held: the one after `trimmed` at the granularity of segments.
@@ -284,8 +289,7 @@ impl Core {
         };
         // A segment begins only when the one before it is durable to its end, and takes groups only when
         // its header is durable: recovery relies on both.
-        let opens = matches!(self.in_flight.front(), Some(InFlight { what: What::Header, .. }));
-        !opens && (!next.new_segment || self.in_flight.is_empty())
+        !self.is_opening() && (!next.new_segment || self.in_flight.is_empty())
     }
 
     /// Whether the group being filled goes now rather than growing further: when nothing is in
@@ -496,89 +500,6 @@ impl Core {
         if self.filling.is_none() {
             self.plan.close_group();
         }
-    }
-
-    /// Drops the records after `last`. Nothing may be in flight or pending.
-    ///
-    /// The next group opens a fresh segment whose header voids what was dropped; until it is durable
-    /// a restart may bring the dropped records back.
-    pub(crate) fn truncate(&mut self, last: Lsn) -> Result<()> {
-        assert!(self.in_flight.is_empty(), "truncate waits for writes in flight");
-        assert!(self.ready.is_empty() && self.filling.is_none(), "and for pending groups");
-        if last >= self.last {
-            return Ok(());
-        }
-        if last.next() < self.first() || last < self.trimmed {
-            return Err(Error::OutOfRange {
-                lsn: last.0,
-                first: self.first().0,
-                last: self.last.0,
-            });
-        }
-        while let Some(newest) = self.sealed.back() {
-            if newest.header.first <= last {
-                break;
-            }
-            // Superseded: the file is not reused before the fence is durable, hence not here.
-            self.sealed.pop_back();
-        }
-        if let Some(newest) = self.sealed.back()
-            && self.active.header.first > last
-        {
-            let bounded = InUse {
-                segment: newest.segment.clone(),
-                header: newest.header,
-                offsets: newest.offsets.clone(),
-                end: Some(last.next()),
-            };
-            self.sealed.pop_back();
-            self.sealed.push_back(Arc::new(bounded));
-        }
-        while self.recent.back().is_some_and(|group| group.header.end() > last.next()) {
-            let dropped = self.recent.pop_back().expect("peeked just above");
-            self.recent_size -= dropped.bytes.len();
-        }
-        self.active.offsets.retain(|(first, _)| *first <= last);
-        self.last = last;
-        self.durable = self.durable.min(last);
-        self.claimed = self.claimed.min(last);
-        self.wanted = self.wanted.min(last);
-        self.plan.end_segment();
-        Ok(())
-    }
-
-    /// Drops sealed segments all of whose records are at or before `lsn`.
-    pub(crate) fn trim(&mut self, lsn: Lsn) {
-        let lsn = lsn.min(self.durable);
-        while let Some(oldest) = self.sealed.front() {
-            let end = oldest.end.expect("a sealed segment has an end");
-            if end > lsn.next() {
-                break;
-            }
-            self.trimmed = self.trimmed.max(Lsn(end.0 - 1));
-            self.held.extend(self.sealed.pop_front());
-        }
-    }
-
-    /// Trimmed segments that nobody reads any more: to become spares, or to be removed.
-    pub(crate) fn take_released(&mut self) -> Vec<Segment> {
-        let (free, held) = self.held.drain(..).partition(|in_use| Arc::strong_count(in_use) == 1);
-        self.held = held;
-        let free: Vec<Arc<InUse>> = free;
-        free.into_iter().map(|in_use| in_use.segment.clone()).collect()
-    }
-
-    /// How many spares the preparer should add.
-    pub(crate) fn spares_missing(&self) -> usize {
-        (self.options.spares + 1).saturating_sub(self.spares.len())
-    }
-
-    pub(crate) fn add_spare(&mut self, segment: Segment) {
-        self.spares.push(segment);
-    }
-
-    pub(crate) fn spares(&self) -> usize {
-        self.spares.len()
     }
 
     /// Writes that were given out and have not completed.

@@ -15,6 +15,7 @@ mod preparer;
 mod reader;
 pub mod record;
 mod recovery;
+mod retention;
 mod segment;
 mod stats;
 mod verify;

@@ -6,7 +6,7 @@
 //! | # | at the first place where no valid group stands | and behind it | then |
 //! |---|---|---|---|
 //! | 1 | nothing of this incarnation | nothing | the end of the log; appends go on here |
-//! | 2 | a group with a damaged body | nothing, or groups that do not claim it | *suspect*: fenced |
+//! | 2 | a group with a damaged header or body | nothing, or groups that do not claim it | *suspect*: fenced |
 //! | 3 | anything | groups of this incarnation that do not claim it | *suspect*: fenced |
 //! | 4 | anything | a valid group that says it was durable | *corruption*: the log refuses |
 //! | 5 | the end of the segment | | the end of the log |
@@ -168,16 +168,18 @@ fn read_group(
 
 /// Looks behind the last valid group for others of this incarnation.
 fn look_on(segment: &Segment, header: &SegmentHeader, scan: &mut Scan, window: &mut Window) {
-    let damaged_body = matches!(
-        scan.refusal,
-        Some(
-            GroupRefusal::BodyChecksum { .. }
-                | GroupRefusal::Length(_)
-                | GroupRefusal::OutOfSequence { .. }
-                | GroupRefusal::Chain
-        )
-    );
-    scan.residue = damaged_body;
+    scan.residue = match &scan.refusal {
+        None | Some(GroupRefusal::Stale(_)) => false,
+        Some(GroupRefusal::NotAGroup) => {
+            // The place that a header names, or a block that could not be read: a header was here.
+            let bytes = window.bytes(segment, scan.end_offset, GROUP_HEADER_LEN);
+            let mut place = [0; 16];
+            place[..8].copy_from_slice(&header.incarnation.to_le_bytes());
+            place[8..].copy_from_slice(&scan.end_offset.to_le_bytes());
+            bytes.get(8..24) == Some(&place) || bytes.iter().all(|byte| *byte == u8::MAX)
+        }
+        Some(_) => true,
+    };
     let mut offset = scan.end_offset;
     while offset + BLOCK_LEN <= segment.len {
         let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);

@@ -296,6 +296,7 @@ impl Wal {
     pub fn truncate(&self, last: Lsn) -> Result<()> {
         loop {
             self.sync()?;
+            self.shared.settle_in_flight()?;
             let mut state = self.shared.lock();
             if state.core.in_flight() == 0 && !state.core.has_pending() {
                 let truncated = state.core.truncate(last);
@@ -384,21 +385,11 @@ impl Shared {
 
     /// Turns trimmed segments into spares, or removes them if there are enough.
     fn recycle(&self) -> Result<()> {
-        let mut removed = false;
-        let released = self.lock().core.take_released();
-        for segment in released {
-            let mut state = self.lock();
-            let fits = segment.len == state.core.options.segment_size;
-            // Twice the wanted number absorbs a burst without making and removing files in turn.
-            if fits && state.core.spares() < 2 * state.core.options.spares + 2 {
-                state.core.add_spare(segment);
-                continue;
-            }
-            drop(state);
+        let removable = self.lock().core.take_released();
+        for segment in &removable {
             self.disk.remove(&segment.path)?;
-            removed = true;
         }
-        if removed {
+        if !removable.is_empty() {
             self.disk.sync_dir(&self.dir)?;
         }
         Ok(())

@@ -1,0 +1,113 @@
+//! What the log keeps: dropping its end, dropping its beginning, and the spares that come of it.
+
+use std::sync::Arc;
+
+use crate::core::{Core, InUse};
+use crate::segment::Segment;
+use crate::{Error, Lsn, Result};
+
+impl Core {
+    /// Drops the records after `last`. Nothing may be in flight or pending.
+    ///
+    /// The next group opens a fresh segment whose header voids what was dropped; until it is durable
+    /// a restart may bring the dropped records back.
+    pub(crate) fn truncate(&mut self, last: Lsn) -> Result<()> {
+        assert!(self.in_flight.is_empty(), "truncate waits for writes in flight");
+        assert!(self.ready.is_empty() && self.filling.is_none(), "and for pending groups");
+        if last >= self.last {
+            return Ok(());
+        }
+        if last.next() < self.first() || last < self.trimmed {
+            return Err(Error::OutOfRange {
+                lsn: last.0,
+                first: self.first().0,
+                last: self.last.0,
+            });
+        }
+        while let Some(newest) = self.sealed.back() {
+            if newest.header.first <= last {
+                break;
+            }
+            // Superseded: the file is not reused before the fence is durable, hence not here.
+            self.sealed.pop_back();
+        }
+        if let Some(newest) = self.sealed.back()
+            && self.active.header.first > last
+        {
+            let bounded = InUse {
+                segment: newest.segment.clone(),
+                header: newest.header,
+                offsets: newest.offsets.clone(),
+                end: Some(last.next()),
+            };
+            self.sealed.pop_back();
+            self.sealed.push_back(Arc::new(bounded));
+        }
+        while self.recent.back().is_some_and(|group| group.header.end() > last.next()) {
+            let dropped = self.recent.pop_back().expect("peeked just above");
+            self.recent_size -= dropped.bytes.len();
+        }
+        self.active.offsets.retain(|(first, _)| *first <= last);
+        self.last = last;
+        self.durable = self.durable.min(last);
+        self.claimed = self.claimed.min(last);
+        self.wanted = self.wanted.min(last);
+        self.plan.end_segment();
+        Ok(())
+    }
+
+    /// Drops sealed segments all of whose records are at or before `lsn`.
+    pub(crate) fn trim(&mut self, lsn: Lsn) {
+        let lsn = lsn.min(self.durable);
+        while let Some(oldest) = self.sealed.front() {
+            let end = oldest.end.expect("a sealed segment has an end");
+            if end > lsn.next() {
+                break;
+            }
+            self.trimmed = self.trimmed.max(Lsn(end.0 - 1));
+            self.held.extend(self.sealed.pop_front());
+        }
+    }
+
+    /// Turns trimmed segments that nobody reads any more into spares, and returns those whose files
+    /// may be removed because there are spares enough.
+    ///
+    /// A file goes only when the active segment's durable header says that it was trimmed: else the
+    /// log would be found with a hole after a crash.
+    pub(crate) fn take_released(&mut self) -> Vec<Segment> {
+        // Twice the wanted number absorbs a burst without making and removing files in turn.
+        let spares_max = 2 * self.options.spares + 2;
+        let opening = self.is_opening();
+        let mut removable = Vec::new();
+        let mut held = Vec::new();
+        for in_use in self.held.drain(..) {
+            let end = in_use.end.expect("a trimmed segment was sealed");
+            if Arc::strong_count(&in_use) > 1 {
+                held.push(in_use);
+            } else if in_use.segment.len == self.options.segment_size
+                && self.spares.len() < spares_max
+            {
+                self.spares.push(in_use.segment.clone());
+            } else if !opening && end.0 <= self.active.header.trimmed.0 + 1 {
+                removable.push(in_use.segment.clone());
+            } else {
+                held.push(in_use);
+            }
+        }
+        self.held = held;
+        removable
+    }
+
+    /// How many spares the preparer should add.
+    pub(crate) fn spares_missing(&self) -> usize {
+        (self.options.spares + 1).saturating_sub(self.spares.len())
+    }
+
+    pub(crate) fn add_spare(&mut self, segment: Segment) {
+        self.spares.push(segment);
+    }
+
+    pub(crate) fn spares(&self) -> usize {
+        self.spares.len()
+    }
+}

@@ -1,0 +1,222 @@
+//! A workload over the log on the simulated disk, and what must hold after any fault.
+//!
+//! The model is simple: what was acknowledged is there, with its bytes; what was refused is not; what
+//! was appended and not acknowledged is there whole or not at all. Everything a recovery showed as
+//! durable survives the next power cut, even if nothing was written in between.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
+use strandline_wal::{Error, Lsn, Options, Wal};
+
+/// Where the log lives.
+pub const DIR: &str = "/log";
+
+/// Small segments, so that a short workload crosses many of them.
+pub fn options() -> Options {
+    Options {
+        segment_size: 64 << 10,
+        spares: 1,
+        group_size_max: 8 << 10,
+        pending_size_max: 32 << 10,
+        background: false,
+        new_log_id: 77,
+        ..Options::default()
+    }
+}
+
+/// What is known of the log's content.
+#[derive(Default)]
+pub struct Model {
+    /// Every payload that may stand at a position: the last one is the one appended last, and the
+    /// only one once it was acknowledged.
+    pub taken: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Everything up to here was acknowledged.
+    pub acknowledged: u64,
+    /// Positions up to here may be gone because they were trimmed.
+    pub trimmed: u64,
+    /// How many appends were acknowledged.
+    pub count: u64,
+}
+
+impl Model {
+    fn acknowledge(&mut self, lsn: u64) {
+        for (_, payloads) in self.taken.range_mut(..=lsn) {
+            let last = payloads.len() - 1;
+            payloads.drain(..last);
+        }
+        self.count += lsn.saturating_sub(self.acknowledged);
+        self.acknowledged = self.acknowledged.max(lsn);
+    }
+
+    /// What a recovery has shown is what counts from then on.
+    fn settle(&mut self, found: &BTreeMap<u64, Vec<u8>>) {
+        let last = found.keys().next_back().copied().unwrap_or(0);
+        self.taken.retain(|lsn, _| *lsn <= last);
+        for (lsn, payload) in found {
+            self.taken.insert(*lsn, vec![payload.clone()]);
+        }
+        self.acknowledged = self.acknowledged.max(last);
+    }
+}
+
+/// Runs `steps` steps; returns early with the error if the log cannot go on.
+pub fn work(
+    disk: &Arc<SimulatedDisk>,
+    random: &mut Random,
+    model: &mut Model,
+    steps: usize,
+) -> Result<(), Error> {
+    let (mut wal, _) = Wal::open(disk.clone(), Path::new(DIR), options())?;
+    for _ in 0..steps {
+        match random.below(24) {
+            0 => {
+                let last = wal.last().0;
+                wal.close()?;
+                model.acknowledge(last);
+                drop(wal);
+                (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options())?;
+            }
+            1 | 2 => {
+                let lsn = model.acknowledged.saturating_sub(random.below(20));
+                model.trimmed = model.trimmed.max(lsn);
+                wal.trim(Lsn(lsn));
+                tolerate(wal.prepare(false))?;
+            }
+            3 => tolerate(wal.prepare(true))?,
+            4 => truncate(&wal, random, model)?,
+            5 => disk.set_full(random.below(3) == 0),
+            _ => append(&wal, random, model)?,
+        }
+    }
+    disk.set_full(false);
+    let last = wal.last().0;
+    wal.close()?;
+    model.acknowledge(last);
+    Ok(())
+}
+
+fn truncate(wal: &Wal, random: &mut Random, model: &mut Model) -> Result<(), Error> {
+    let last = Lsn(wal.durable().0.saturating_sub(random.below(3)));
+    if last.0 >= model.trimmed && last.next() >= wal.first() {
+        // What is truncated is not acknowledged any more; it may come back until the next group
+        // is durable.
+        model.acknowledged = model.acknowledged.min(last.0);
+        wal.truncate(last)?;
+    }
+    Ok(())
+}
+
+fn append(wal: &Wal, random: &mut Random, model: &mut Model) -> Result<(), Error> {
+    let count = 1 + random.below(3);
+    let payloads: Vec<Vec<u8>> = (0..count)
+        .map(|_| {
+            let mut payload = vec![0; random.index(3000)];
+            random.fill(&mut payload);
+            payload
+        })
+        .collect();
+    let slices: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+    let before = wal.last().0;
+    let lsn = match wal.append_all(&slices) {
+        Ok(lsn) => lsn,
+        Err(Error::Full { .. }) => {
+            assert_eq!(wal.last().0, before, "a refused batch leaves nothing behind");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    for (payload, at) in payloads.into_iter().zip(lsn.0 + 1 - count..) {
+        model.taken.entry(at).or_default().push(payload);
+    }
+    if random.below(4) > 0 {
+        wal.wait(lsn)?;
+        assert!(wal.durable() >= lsn, "what was waited for is durable");
+        model.acknowledge(lsn.0);
+    }
+    Ok(())
+}
+
+/// A full disk is no reason to stop.
+fn tolerate(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_full() => Ok(()),
+        result => result,
+    }
+}
+
+/// Opens the log, compares it with the model, and takes over what it shows.
+pub fn check(disk: &Arc<SimulatedDisk>, model: &mut Model) -> Result<(), String> {
+    let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options())
+        .map_err(|error| format!("refused to open: {error}"))?;
+    let mut reader = wal.reader(wal.first());
+    let mut found = BTreeMap::new();
+    while let Some(records) = reader.next_records().map_err(|error| format!("reading: {error}"))? {
+        for record in records.iter() {
+            let (lsn, record) = record.map_err(|refusal| format!("a record: {refusal}"))?;
+            found.insert(lsn.0, record.payload.to_vec());
+        }
+    }
+    for (lsn, payloads) in &model.taken {
+        match found.get(lsn) {
+            Some(other) if payloads.contains(other) => {}
+            Some(_) => return Err(format!("position {lsn} has other bytes than were appended")),
+            None if *lsn <= model.acknowledged && *lsn > model.trimmed => {
+                return Err(format!("position {lsn} was acknowledged and is gone"));
+            }
+            None => {}
+        }
+    }
+    if let Some(lsn) = found.keys().find(|lsn| !model.taken.contains_key(lsn)) {
+        return Err(format!("position {lsn} was never taken"));
+    }
+    model.settle(&found);
+    Ok(())
+}
+
+/// What one seed went through.
+#[derive(Default)]
+pub struct Outcome {
+    pub acknowledged: u64,
+    pub crashes: u64,
+    pub event_hash: u64,
+}
+
+/// Several lives of one log, each ended by a fault, a crash or an orderly close.
+pub fn run(seed: u64) -> Result<Outcome, String> {
+    let mut random = Random::new(seed);
+    let disk = SimulatedDisk::new(seed);
+    let mut model = Model::default();
+    let mut outcome = Outcome::default();
+    disk.set_stepped(random.below(2) == 0);
+    for _ in 0..1 + random.below(4) {
+        disk.set_survival(Survival::draw(&mut random));
+        if random.below(4) > 0 {
+            let fault = Fault::ALL[random.index(Fault::ALL.len())];
+            disk.fail_at(disk.operations() + 1 + random.below(150), fault);
+        }
+        let ended = work(&disk, &mut random, &mut model, 40);
+        disk.clear_faults();
+        disk.set_full(false);
+        if let Err(error @ Error::Corruption { .. }) = ended {
+            return Err(format!("a crash was taken for damage: {error}"));
+        }
+        outcome.crashes += 1;
+        match random.below(3) {
+            _ if disk.restart().is_some() => {}
+            0 => disk.kill(),
+            _ => disk.power_cut(),
+        }
+        check(&disk, &mut model)?;
+        if random.below(2) == 0 {
+            // Nothing was written since the log was opened: all that it showed must be on disk.
+            disk.power_cut();
+            check(&disk, &mut model)?;
+        }
+    }
+    outcome.acknowledged = model.count;
+    outcome.event_hash = disk.event_hash();
+    Ok(outcome)
+}

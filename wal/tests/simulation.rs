@@ -1,0 +1,75 @@
+//! The log on the simulated disk: many seeds, every fault at every operation.
+//!
+//! `STRANDLINE_SEED` is the first seed and `STRANDLINE_SEEDS` their number; a failure names its seed.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Model, check, run, work};
+use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_the_seed() {
+    let (first, count) = (number("STRANDLINE_SEED", 1), number("STRANDLINE_SEEDS", 300));
+    let (mut acknowledged, mut crashes) = (0, 0);
+    for seed in first..first + count {
+        match run(seed) {
+            Ok(outcome) => {
+                acknowledged += outcome.acknowledged;
+                crashes += outcome.crashes;
+            }
+            Err(reason) => {
+                panic!(
+                    "{reason}; replay: STRANDLINE_SEED={seed} STRANDLINE_SEEDS=1 cargo test -p strandline-wal --test simulation"
+                )
+            }
+        }
+    }
+    println!("{count} seeds from {first}: {acknowledged} acknowledged, {crashes} crashes, 0 lost");
+    assert!(acknowledged > count, "the workload acknowledges something");
+}
+
+#[test]
+fn a_seed_runs_the_same_twice() {
+    for seed in 1..20 {
+        let once = run(seed).unwrap().event_hash;
+        assert_eq!(once, run(seed).unwrap().event_hash, "seed {seed}");
+    }
+}
+
+/// The workload is the same each time; the fault moves through it, operation by operation.
+#[test]
+fn every_fault_at_every_operation_of_a_workload() {
+    let operations = {
+        let disk = SimulatedDisk::new(5);
+        work(&disk, &mut Random::new(5), &mut Model::default(), 200).unwrap();
+        disk.operations()
+    };
+    let mut runs = 0;
+    for fault in Fault::ALL {
+        for at in 1..=operations {
+            for survival in [Survival::NOTHING, Survival::of(500)] {
+                let disk: Arc<SimulatedDisk> = SimulatedDisk::new(5);
+                disk.set_survival(survival);
+                disk.fail_at(at, fault);
+                let mut model = Model::default();
+                let ended = work(&disk, &mut Random::new(5), &mut model, 200);
+                assert!(ended.is_err() || !fault.is_crash(), "{fault:?} at {at} was met");
+                disk.clear_faults();
+                if disk.restart().is_none() {
+                    disk.power_cut();
+                }
+                check(&disk, &mut model).unwrap_or_else(|reason| {
+                    panic!("{fault:?} at operation {at}, {survival:?}: {reason}")
+                });
+                runs += 1;
+            }
+        }
+    }
+    println!("{runs} runs over {operations} operations, 0 lost");
+}
