@@ -43,6 +43,7 @@ pub mod probe;
 mod pwritev2;
 pub mod real;
 mod real_file;
+pub mod simulated;
 mod transfer;
 mod trial;
 #[allow(unsafe_code)]
@@ -53,6 +54,7 @@ pub use buffer::Buffer;
 pub use map::Map;
 pub use probe::{ProbeReport, RungReport, Verdict, probe};
 pub use real::RealDisk;
+pub use simulated::SimulatedDisk;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
