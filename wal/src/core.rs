@@ -116,7 +116,7 @@ pub(crate) struct Core {
     pending_size: usize,
     /// Where the next record will be laid out.
     pub(crate) plan: Plan,
-    pub(crate) in_flight: VecDeque<InFlight>,
+    in_flight: VecDeque<InFlight>,
     next_id: u64,
     pub(crate) last: Lsn,
     pub(crate) durable: Lsn,

@@ -12,7 +12,7 @@ impl Core {
     /// The next group opens a fresh segment whose header voids what was dropped; until it is durable
     /// a restart may bring the dropped records back.
     pub(crate) fn truncate(&mut self, last: Lsn) -> Result<()> {
-        assert!(self.in_flight.is_empty(), "truncate waits for writes in flight");
+        assert!(self.in_flight() == 0, "truncate waits for writes in flight");
         assert!(self.ready.is_empty() && self.filling.is_none(), "and for pending groups");
         if last >= self.last {
             return Ok(());
