@@ -185,12 +185,10 @@ impl Shared {
 
     /// Performs or starts one write, and deals with its outcome if it is known at once.
     pub(crate) fn perform(&self, write: DurableWrite) -> Result<()> {
-        let (id, file) = (write.id, write.file.clone());
+        let id = write.id;
         match self.queue.submit(write) {
-            Submitted::Done(mut result) => {
-                if result.is_err() && canary::is_on(canary::SYNC_RETRIED_AND_BELIEVED) {
-                    result = file.sync();
-                }
+            Submitted::Done(result) => {
+                let result = self.or_retried(result);
                 let reported = result.as_ref().map(|_| ()).map_err(crate::Error::duplicate);
                 let mut state = self.lock();
                 state.core.completed(id, result);
@@ -212,9 +210,21 @@ impl Shared {
         state.waiters.reaping = false;
         for completion in completions {
             state.waiters.queued -= 1;
-            state.core.completed(completion.id, completion.result);
+            drop(state);
+            let result = self.or_retried(completion.result);
+            state = self.lock();
+            state.core.completed(completion.id, result);
         }
         self.settle(state);
+    }
+
+    /// The outcome as it is; only a canary retries a failed sync and believes what it hears.
+    fn or_retried(&self, result: Result<()>) -> Result<()> {
+        if result.is_err() && canary::is_on(canary::SYNC_RETRIED_AND_BELIEVED) {
+            let file = self.lock().core.active.segment.file.clone();
+            return file.sync();
+        }
+        result
     }
 
     /// After completions: hands the lead on, calls the hook for what has become durable, and wakes

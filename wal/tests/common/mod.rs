@@ -194,7 +194,11 @@ pub fn run(seed: u64) -> Result<Outcome, String> {
     for _ in 0..1 + random.below(4) {
         disk.set_survival(Survival::draw(&mut random));
         if random.below(4) > 0 {
-            let fault = Fault::ALL[random.index(Fault::ALL.len())];
+            // Failing writes are drawn more often: a crash comes in any case.
+            let fault = match random.below(3) {
+                0 => Fault::Eio,
+                _ => Fault::ALL[random.index(Fault::ALL.len())],
+            };
             disk.fail_at(disk.operations() + 1 + random.below(150), fault);
         }
         let ended = work(&disk, &mut random, &mut model, 40);
