@@ -56,6 +56,12 @@ pub enum Error {
         /// The first error.
         reason: String,
     },
+    /// A sync of the manifest failed: what is flushed or compacted cannot be installed any more.
+    /// Reads go on, and writes as far as memory goes; open the store again.
+    ReadOnly {
+        /// The first error, as text.
+        reason: String,
+    },
     /// The store was closed.
     Closed,
 }
@@ -97,6 +103,11 @@ impl fmt::Display for Error {
             Error::Stopped { reason } => write!(
                 out,
                 "the store has stopped taking writes because an entry could not be applied: {reason}"
+            ),
+            Error::ReadOnly { reason } => write!(
+                out,
+                "the manifest takes no edits after a failed write ({reason}): nothing that was \
+                 acknowledged is lost; check the disk, then open the store again"
             ),
             Error::Closed => write!(out, "the store is closed"),
         }

@@ -2,21 +2,39 @@
 
 mod batch;
 mod changes;
+mod compaction;
+mod engine;
 mod error;
+mod flush;
 mod iter;
 mod key;
+mod keyspace;
 mod machine;
+mod manifest;
+mod memtable;
+mod options;
 mod read;
-// The store's core is the caller; until it is here, nothing outside the tests is.
-#[allow(dead_code, unused_imports)]
+mod stats;
 mod table;
+mod verify;
+mod view;
+mod work;
 
 pub use batch::{Batch, Op};
 pub use changes::Changes;
+pub use compaction::pacing::PRESSURE_MAX;
+pub use engine::Engine;
 pub use error::{Error, Result};
+pub use keyspace::{KEYSPACE_DEFAULT_NAME, KEYSPACE_NAME_LEN_MAX};
 pub use machine::{ENTRY_HEADER_LEN, Entry, EntryHeader, EntryKind, Machine};
+pub use manifest::inspect_manifest;
+pub use options::Options;
 pub use read::{Direction, Pair, Range, Read, Value};
-pub use table::inspect as inspect_table;
+pub use stats::{LevelStats, Stats};
+pub use table::{Compression, inspect as inspect_table};
+pub use verify::VerifyReport;
+pub use view::View;
+pub use work::Worked;
 
 /// Place of an entry in the log; also the version number of what the entry wrote. Counted from 1;
 /// 0 is before the first.

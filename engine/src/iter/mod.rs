@@ -3,6 +3,10 @@
 use crate::key::Cell;
 use crate::{Index, Result, Value};
 
+pub(crate) mod level;
+pub(crate) mod merge;
+pub(crate) mod visible;
+
 /// A position in a sorted sequence of cells: on a cell, or off either end.
 ///
 /// A new cursor is off the end. After an error the cursor is off the end.
@@ -27,4 +31,31 @@ pub(crate) trait Cursor {
     ///
     /// If the cursor is off the end.
     fn value(&self) -> Value;
+}
+
+impl<C: Cursor + ?Sized> Cursor for Box<C> {
+    fn seek(&mut self, key: &[u8], index: Index) -> Result<()> {
+        (**self).seek(key, index)
+    }
+    fn seek_before(&mut self, key: &[u8], index: Index) -> Result<()> {
+        (**self).seek_before(key, index)
+    }
+    fn first(&mut self) -> Result<()> {
+        (**self).first()
+    }
+    fn last(&mut self) -> Result<()> {
+        (**self).last()
+    }
+    fn next(&mut self) -> Result<()> {
+        (**self).next()
+    }
+    fn prev(&mut self) -> Result<()> {
+        (**self).prev()
+    }
+    fn cell(&self) -> Option<Cell<'_>> {
+        (**self).cell()
+    }
+    fn value(&self) -> Value {
+        (**self).value()
+    }
 }
