@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use strandline_wal::{Lsn, Wal};
 
-use crate::engine::{Engine, Worked};
-use crate::{Error, Index, Result};
+use crate::engine::Engine;
+use crate::{Error, Index, Result, Worked};
 
 /// Backlog, in thousandths of the bound, from which on writers help.
 const HELP_FROM: u32 = 600;
@@ -53,21 +53,14 @@ impl Drop for Threads {
 
 impl Background {
     pub(crate) fn new(engine: Arc<Engine>, wal: Wal) -> Arc<Self> {
-        Arc::new(Self {
-            engine,
-            wal,
-            state: Mutex::new(State::default()),
-            changed: Condvar::new(),
-        })
+        Arc::new(Self { engine, wal, state: Mutex::new(State::default()), changed: Condvar::new() })
     }
 
     /// Starts one thread that flushes and one that compacts.
     pub(crate) fn start(self: &Arc<Self>) -> Result<Threads> {
         let mut threads = Threads { background: self.clone(), threads: Vec::new() };
-        let works: [(&str, fn(&Background) -> Result<Worked>); 2] = [
-            ("strandline-flush", Background::flush),
-            ("strandline-compact", Background::compact),
-        ];
+        let works: [(&str, fn(&Background) -> Result<Worked>); 2] =
+            [("strandline-flush", Background::flush), ("strandline-compact", Background::compact)];
         for (name, work) in works {
             let background = self.clone();
             let spawned = std::thread::Builder::new()
@@ -133,10 +126,11 @@ impl Background {
 
     /// Flushes what can be flushed, in one slice, and lets go of the log behind it.
     pub(crate) fn flush(&self) -> Result<Worked> {
-        let flushed = self.engine.flushed();
+        let before = self.engine.trimmable();
         let worked = self.engine.flush_work(Index(self.wal.durable().0))?;
-        if self.engine.flushed() > flushed {
-            self.wal.trim(Lsn(self.engine.flushed().0));
+        let trimmable = self.engine.trimmable();
+        if trimmable > before {
+            self.wal.trim(Lsn(trimmable.0));
             // A flush makes work for the compaction.
             self.poke();
         }

@@ -40,6 +40,8 @@ struct Applier {
     early: BTreeMap<Index, Vec<u8>>,
     /// How many threads wait for `moved`.
     waiting: usize,
+    /// Whether a memtable was sealed since that was last asked.
+    sealed: bool,
     /// The error that stopped the store.
     failed: Option<Error>,
 }
@@ -56,6 +58,7 @@ impl Committer {
             batch: Batch::new(),
             early: BTreeMap::new(),
             waiting: 0,
+            sealed: false,
             failed: None,
         };
         Ok(Self { engine, applier: Mutex::new(applier), moved: Condvar::new() })
@@ -97,7 +100,6 @@ impl Committer {
         if applier.failed.is_some() {
             return false;
         }
-        let sealed_before = self.engine.sealed_memtables();
         loop {
             match applier.apply_some(&self.engine) {
                 Ok(true) => {}
@@ -111,11 +113,12 @@ impl Committer {
         if applier.waiting > 0 {
             self.moved.notify_all();
         }
-        self.engine.sealed_memtables() > sealed_before
+        std::mem::take(&mut applier.sealed)
     }
 
-    /// Applies the entry `index`, which was committed in memory, as soon as it is its turn.
-    pub(crate) fn apply_early(&self, index: Index, payloads: &[&[u8]]) -> Result<()> {
+    /// Applies entries that were committed in memory, the last of them at `index`, as soon as it is
+    /// their turn. Returns whether a memtable was sealed.
+    pub(crate) fn apply_early(&self, index: Index, payloads: &[&[u8]]) -> Result<bool> {
         let mut applier = self.lock();
         let count = u64::try_from(payloads.len()).expect("it is in memory");
         let first = Index(index.0 + 1 - count);
@@ -138,7 +141,7 @@ impl Committer {
         if applier.waiting > 0 {
             self.moved.notify_all();
         }
-        Ok(())
+        Ok(std::mem::take(&mut applier.sealed))
     }
 
     /// The error that stopped the store, if one did.
@@ -209,6 +212,7 @@ impl Applier {
         engine.apply(index, &self.batch)?;
         if engine.wants_seal() {
             engine.seal(self.machine.state());
+            self.sealed = true;
         }
         Ok(())
     }

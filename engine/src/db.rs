@@ -8,12 +8,11 @@ use strandline_wal::{Lsn, Recovery, Wal};
 
 use crate::background::{Background, Threads};
 use crate::commit::Committer;
-use crate::engine::{Engine, Worked};
-use crate::read::{Pair, Range, Read};
+use crate::engine::Engine;
 use crate::view::View;
 use crate::{
     Batch, Changes, Entry, Error, Index, KeyspaceId, Machine, Options, Result, Value, VerifyReport,
-    keyspace_entry,
+    Worked, keyspace_entry,
 };
 
 /// When a write is acknowledged.
@@ -218,7 +217,7 @@ impl Db {
             return Ok(self.applied());
         }
         for op in batch.ops() {
-            self.inner.engine.check_keyspace(op.keyspace)?;
+            self.check_keyspace(op.keyspace)?;
         }
         let index = self.append(&[batch.as_entry()], durability)?;
         if durability == Durability::Disk {
@@ -256,8 +255,7 @@ impl Db {
         let lsn = inner.wal.append_then(payloads, |lsn| then(Index(lsn.0)))?;
         let index = Index(lsn.0);
         if durability == Durability::Memory {
-            inner.committer.apply_early(index, payloads)?;
-            if inner.engine.sealed_memtables() > 0 {
+            if inner.committer.apply_early(index, payloads)? {
                 inner.background.poke();
             }
         }
@@ -308,15 +306,6 @@ impl Db {
         self.inner.engine.get(keyspace, key)
     }
 
-    /// The pairs in `range` at this moment; the iterator owns what it reads.
-    pub fn range(
-        &self,
-        keyspace: KeyspaceId,
-        range: Range,
-    ) -> impl Iterator<Item = Result<Pair>> + Send + 'static {
-        self.view().into_range(keyspace, range)
-    }
-
     /// A consistent view of everything applied so far.
     pub fn view(&self) -> View {
         self.inner.engine.view()
@@ -343,7 +332,7 @@ impl Db {
     ///
     /// As for [`write`](Db::write), or [`Error::UnknownKeyspace`].
     pub fn drop_keyspace(&self, keyspace: KeyspaceId) -> Result<()> {
-        self.inner.engine.check_keyspace(keyspace)?;
+        self.check_keyspace(keyspace)?;
         let index = self.append(&[&keyspace_entry::drop(keyspace)], Durability::Disk)?;
         self.wait(index)
     }
@@ -351,6 +340,13 @@ impl Db {
     /// The keyspace of this name.
     pub fn keyspace(&self, name: &str) -> Option<KeyspaceId> {
         self.inner.engine.keyspace(name)
+    }
+
+    fn check_keyspace(&self, keyspace: KeyspaceId) -> Result<()> {
+        match self.inner.engine.has_keyspace(keyspace) {
+            true => Ok(()),
+            false => Err(Error::UnknownKeyspace { keyspace: keyspace.0.to_string() }),
+        }
     }
 
     /// The last index that has been applied.

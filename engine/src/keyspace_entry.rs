@@ -45,8 +45,11 @@ fn encode(tag: u8, keyspace: KeyspaceId, name: &str) -> Vec<u8> {
 
 /// Executes the command.
 pub(crate) fn apply(engine: &Engine, index: Index, command: &[u8]) -> Result<()> {
-    let malformed =
-        |reason: &str| Error::Malformed { what: "keyspace entry", offset: 0, reason: reason.into() };
+    let malformed = |reason: &str| Error::Malformed {
+        what: "keyspace entry",
+        offset: 0,
+        reason: reason.into(),
+    };
     let Some((head, name)) = command.split_first_chunk::<5>() else {
         return Err(malformed("it is shorter than 5 bytes"));
     };

@@ -1,14 +1,18 @@
 //! A deterministic, ordered key-value state, advanced by `apply`, kept in memtables and tables.
 
+mod background;
 mod batch;
 mod changes;
+mod commit;
 mod compaction;
+mod db;
 mod engine;
 mod error;
 mod flush;
 mod iter;
 mod key;
 mod keyspace;
+mod keyspace_entry;
 mod machine;
 mod manifest;
 mod memtable;
@@ -23,6 +27,7 @@ mod work;
 pub use batch::{Batch, Op};
 pub use changes::Changes;
 pub use compaction::pacing::PRESSURE_MAX;
+pub use db::{Db, DbOptions, Durability, group_dir, log_dir, state_dir};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use keyspace::{KEYSPACE_DEFAULT_NAME, KEYSPACE_NAME_LEN_MAX};
