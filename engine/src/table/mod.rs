@@ -47,11 +47,11 @@ mod verify;
 mod writer;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod golden_tests;
-#[cfg(test)]
-mod memory_disk;
 #[cfg(test)]
 mod model_tests;
 
