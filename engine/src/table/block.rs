@@ -3,7 +3,8 @@
 //! ```text
 //! cell:   | kind | shared | suffix length | value length | index | suffix | value |
 //!           u8     varint   varint          varint         varint
-//! block:  | cell | cell | ... | restart offsets, u32 each | count of restarts, u32 |
+//! block:  | cell | cell | ... | heads | restart offsets | lead | count of restarts |
+//!                                u32     u32               u32    u32
 //! ```
 //!
 //! A varint has seven bits per byte, the lowest first; the top bit says that more follow. The key of
@@ -11,6 +12,11 @@
 //! shares nothing, so a reader can start there: it finds the restart by binary search and the cell by
 //! walking. `shared` is all that two neighbours have in common. The walk relies on that: it compares
 //! without putting keys together (see [`Block::seek`]).
+//!
+//! All keys of the block begin with the same `lead` bytes. A restart's head is the four bytes of its
+//! key behind those, as a number. The binary search reads the heads, which lie side by side, and not
+//! the cells, which do not: each cell would be another wait for memory, and that is what a lookup in
+//! a block that is not in the processor's cache consists of.
 //!
 //! Every length is checked against the bytes there are before it is used. The bytes come behind a
 //! checksum, so a refusal here means a writer's bug or memory that decays; it is an error all the
@@ -22,11 +28,18 @@ use std::ops::Range;
 use crate::Index;
 use crate::key::{Cell, CellKind, compare};
 
-/// Cells from one restart to the next. Fewer cells walked per read, for a few more bytes per block;
-/// readers do not depend on the number.
-const RESTART_INTERVAL: usize = 8;
+/// Cells from one restart to the next. Fewer cells walked per read, for a few more bytes per block:
+/// eight for each restart, and the beginning of its key. Readers do not depend on the number.
+const RESTART_INTERVAL: usize = 4;
 
-const RESTART_LEN: usize = size_of::<u32>();
+/// Bytes of a number in the arrays and behind them.
+const NUMBER_LEN: usize = size_of::<u32>();
+
+/// Bytes that a restart takes besides its cell.
+const RESTART_LEN: usize = 2 * NUMBER_LEN;
+
+/// Lead and count.
+const TAIL_LEN: usize = 2 * NUMBER_LEN;
 
 /// The longest encoding of a number of 64 bits.
 const VARINT_LEN_MAX: usize = 10;
@@ -50,6 +63,8 @@ pub(super) struct BlockBuilder {
     restarts: Vec<u32>,
     /// Cells since the last restart.
     since_restart: usize,
+    /// Of the first cell of the block.
+    first_key: Vec<u8>,
     /// Of the last cell added, in this block or the one before.
     last_key: Vec<u8>,
     last_index: Index,
@@ -68,7 +83,7 @@ impl BlockBuilder {
 
     /// The length of the block as it is.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len() + (self.restarts.len() + 1) * RESTART_LEN
+        self.bytes.len() + self.restarts.len() * RESTART_LEN + TAIL_LEN
     }
 
     /// The most that the block's length would be with `cell`.
@@ -78,6 +93,10 @@ impl BlockBuilder {
 
     /// Adds a cell, whose place the caller has found to be after the last one's.
     pub(super) fn add(&mut self, cell: &Cell<'_>) {
+        if self.is_empty() {
+            self.first_key.clear();
+            self.first_key.extend_from_slice(cell.key);
+        }
         let shared = if self.is_empty() || self.since_restart == RESTART_INTERVAL {
             let offset = u32::try_from(self.bytes.len()).expect("a block is under 4 GiB");
             self.restarts.push(offset);
@@ -106,11 +125,20 @@ impl BlockBuilder {
 
     /// Ends the block: swaps its bytes into `into`, whose memory the next block takes.
     pub(super) fn finish(&mut self, into: &mut Vec<u8>) {
+        let lead = common_prefix_len(&self.first_key, &self.last_key);
+        for restart in &self.restarts {
+            let offset = usize::try_from(*restart).expect("an offset in memory");
+            let cell = decode_cell(&self.bytes, offset).expect("a cell that was just encoded");
+            let head = head(cell.suffix, lead);
+            self.bytes.extend_from_slice(&head.to_le_bytes());
+        }
         for restart in &self.restarts {
             self.bytes.extend_from_slice(&restart.to_le_bytes());
         }
-        let count = u32::try_from(self.restarts.len()).expect("fewer restarts than bytes");
-        self.bytes.extend_from_slice(&count.to_le_bytes());
+        for number in [lead, self.restarts.len()] {
+            let number = u32::try_from(number).expect("less than a block's length");
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+        }
         into.clear();
         std::mem::swap(into, &mut self.bytes);
         self.restarts.clear();
@@ -152,7 +180,11 @@ impl EncodedCell<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block<'a> {
     cells: &'a [u8],
-    restarts: &'a [[u8; RESTART_LEN]],
+    heads: &'a [[u8; NUMBER_LEN]],
+    /// Invariant: as many as heads, and at least one.
+    restarts: &'a [[u8; NUMBER_LEN]],
+    /// How many bytes all keys share.
+    lead: usize,
 }
 
 impl<'a> Block<'a> {
@@ -162,19 +194,19 @@ impl<'a> Block<'a> {
     ///
     /// If their end is not that of a block.
     pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let malformed = Malformed { offset: bytes.len(), expected: "an array of restarts" };
-        let (rest, count) = bytes.split_last_chunk().ok_or(malformed)?;
-        let count = usize::try_from(u32::from_le_bytes(*count)).map_err(|_| malformed)?;
-        let cells_len = count
-            .checked_mul(RESTART_LEN)
-            .and_then(|len| rest.len().checked_sub(len))
-            .ok_or(malformed)?;
-        let (cells, restarts) = rest.split_at(cells_len);
-        let (restarts, _) = restarts.as_chunks();
-        if restarts.is_empty() || cells.is_empty() {
-            return Err(malformed);
-        }
-        Ok(Self { cells, restarts })
+        Self::split(bytes)
+            .ok_or(Malformed { offset: bytes.len(), expected: "an array of restarts" })
+    }
+
+    fn split(bytes: &'a [u8]) -> Option<Self> {
+        let (rest, count) = bytes.split_last_chunk()?;
+        let (rest, lead) = rest.split_last_chunk()?;
+        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let lead = usize::try_from(u32::from_le_bytes(*lead)).ok()?;
+        let cells_len = rest.len().checked_sub(count.checked_mul(RESTART_LEN)?)?;
+        let (cells, numbers) = rest.split_at(cells_len);
+        let (heads, restarts) = numbers.as_chunks().0.split_at(count);
+        (count > 0 && !cells.is_empty()).then_some(Self { cells, heads, restarts, lead })
     }
 
     /// Where the cells end.
@@ -184,29 +216,7 @@ impl<'a> Block<'a> {
 
     /// The cell at `offset`.
     pub(super) fn cell_at(&self, offset: usize) -> Result<EncodedCell<'a>, Malformed> {
-        self.decode(offset).ok_or(Malformed { offset, expected: "a cell" })
-    }
-
-    fn decode(&self, offset: usize) -> Option<EncodedCell<'a>> {
-        let bytes = self.cells;
-        let kind = match bytes.get(offset)? {
-            1 => CellKind::Put,
-            2 => CellKind::Delete,
-            3 => CellKind::Pointer,
-            _ => return None,
-        };
-        let mut at = offset + 1;
-        let shared = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
-        let suffix_len = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
-        let value_len = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
-        let index = Index(read_varint(bytes, &mut at)?);
-        let value_start = at.checked_add(suffix_len)?;
-        let value_end = value_start.checked_add(value_len)?;
-        if value_end > bytes.len() {
-            return None;
-        }
-        let suffix = bytes.get(at..value_start)?;
-        Some(EncodedCell { shared, suffix, index, kind, value: value_start..value_end })
+        decode_cell(self.cells, offset).ok_or(Malformed { offset, expected: "a cell" })
     }
 
     fn restart_offset(&self, restart: usize) -> usize {
@@ -216,7 +226,7 @@ impl<'a> Block<'a> {
 
     fn restart_cell(&self, restart: usize) -> Result<EncodedCell<'a>, Malformed> {
         let offset = self.restart_offset(restart);
-        match self.decode(offset) {
+        match decode_cell(self.cells, offset) {
             Some(cell) if cell.shared == 0 => Ok(cell),
             _ => Err(Malformed { offset, expected: "a cell with its whole key" }),
         }
@@ -242,10 +252,9 @@ impl<'a> Block<'a> {
         key: &[u8],
         index: Index,
     ) -> Result<Option<(usize, EncodedCell<'a>)>, Malformed> {
-        let Some(restart) = self.last_restart_before(key, index)? else {
+        let Some((restart, first)) = self.last_restart_before(key, index)? else {
             return Ok(Some((0, self.restart_cell(0)?)));
         };
-        let first = self.restart_cell(restart)?;
         let mut matched = common_prefix_len(first.suffix, key);
         let mut offset = first.value.end;
         let end = match self.restarts.get(restart + 1) {
@@ -273,9 +282,18 @@ impl<'a> Block<'a> {
         Ok(None)
     }
 
-    /// The last restart whose cell is strictly before the place.
-    fn last_restart_before(&self, key: &[u8], index: Index) -> Result<Option<usize>, Malformed> {
-        let (mut low, mut high) = (0, self.restarts.len());
+    /// The last restart whose cell is strictly before the place, and that cell.
+    fn last_restart_before(
+        &self,
+        key: &[u8],
+        index: Index,
+    ) -> Result<Option<(usize, EncodedCell<'a>)>, Malformed> {
+        let wanted = head(key, self.lead);
+        let number = |head: &[u8; NUMBER_LEN]| u32::from_le_bytes(*head);
+        let mut low = self.heads.partition_point(|head| number(head) < wanted);
+        // Mostly the heads decide. Only restarts whose head is that of the key need a look at keys.
+        let equal = self.heads[low..].iter().take_while(|head| number(head) == wanted).count();
+        let mut high = low + equal;
         while low < high {
             let middle = low + (high - low) / 2;
             let cell = self.restart_cell(middle)?;
@@ -284,8 +302,54 @@ impl<'a> Block<'a> {
                 Ordering::Equal | Ordering::Greater => high = middle,
             }
         }
-        Ok(low.checked_sub(1))
+        let restart = low.saturating_sub(1);
+        let cell = self.restart_cell(restart)?;
+        // All of that holds only for a key that begins as all keys here. The cell found, which the
+        // walk needs next anyway, tells whether it does.
+        let lead = cell.suffix.get(..self.lead).ok_or(Malformed {
+            offset: cell.value.start,
+            expected: "a key with the beginning of all",
+        })?;
+        match key[..key.len().min(lead.len())].cmp(lead) {
+            Ordering::Less => Ok(None),
+            Ordering::Equal => Ok((low > 0).then_some((restart, cell))),
+            Ordering::Greater => {
+                let last = self.restarts.len() - 1;
+                Ok(Some((last, self.restart_cell(last)?)))
+            }
+        }
     }
+}
+
+/// Decodes the cell at `offset`; none if the bytes are not a cell, or not all of one.
+fn decode_cell(bytes: &[u8], offset: usize) -> Option<EncodedCell<'_>> {
+    let kind = match bytes.get(offset)? {
+        1 => CellKind::Put,
+        2 => CellKind::Delete,
+        3 => CellKind::Pointer,
+        _ => return None,
+    };
+    let mut at = offset + 1;
+    let shared = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
+    let suffix_len = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
+    let value_len = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
+    let index = Index(read_varint(bytes, &mut at)?);
+    let value_start = at.checked_add(suffix_len)?;
+    let value_end = value_start.checked_add(value_len)?;
+    if value_end > bytes.len() {
+        return None;
+    }
+    let suffix = bytes.get(at..value_start)?;
+    Some(EncodedCell { shared, suffix, index, kind, value: value_start..value_end })
+}
+
+/// Four bytes of a key from `lead` on, as a number: it orders as the bytes do.
+fn head(key: &[u8], lead: usize) -> u32 {
+    let rest = key.get(lead..).unwrap_or(&[]);
+    let mut bytes = [0; NUMBER_LEN];
+    let len = rest.len().min(NUMBER_LEN);
+    bytes[..len].copy_from_slice(&rest[..len]);
+    u32::from_le_bytes(bytes).swap_bytes()
 }
 
 /// How many bytes two keys have in common at their beginning.

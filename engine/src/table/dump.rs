@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use strandline_wal::disk::{Disk, OpenMode};
+use strandline_wal::disk::Disk;
 
 use super::TableId;
 use super::block::Block;
@@ -31,10 +31,6 @@ const BYTES_SHOWN_MAX: usize = 48;
 /// If the disk refuses, or if the header does not say which table this is: `Foreign`,
 /// `FormatVersion` or `Corruption`.
 pub fn inspect(disk: &Arc<dyn Disk>, path: &Path) -> Result<String> {
-    // Nothing can be mapped of an empty file.
-    if disk.open(path, OpenMode::Read)?.is_empty()? {
-        decode_header(&[], path)?;
-    }
     let map = disk.map(path)?;
     let id = decode_header(&map, path)?;
     let mut dump = Dump { file: &map, id, text: String::new(), cells: 0, damages: 0 };

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use strandline_wal::disk::Disk;
 
-use super::memory_disk::MemoryDisk;
+use super::model_tests::{disk_with, empty_disk};
 use super::{
     BlockCache, Compression, Table, TableId, TableMeta, TableOptions, TableWriter, file_name,
     inspect,
@@ -28,6 +28,10 @@ const GOLDEN: [(TableId, Compression, bool); 3] = [
     (TableId(2), Compression::None, false),
     (TableId(3), Compression::Lz4, true),
 ];
+
+fn path_of(id: TableId) -> std::path::PathBuf {
+    Path::new("/t").join(file_name(id))
+}
 
 fn cells() -> Vec<(Vec<u8>, Index, CellKind, Vec<u8>)> {
     let mut cells = Vec::new();
@@ -47,23 +51,20 @@ fn cells() -> Vec<(Vec<u8>, Index, CellKind, Vec<u8>)> {
 }
 
 fn written(id: TableId, compression: Compression, filters: bool) -> (TableMeta, Vec<u8>) {
-    let memory = MemoryDisk::new();
-    let disk: Arc<dyn Disk> = Arc::clone(&memory) as Arc<dyn Disk>;
+    let simulated = empty_disk();
+    let disk: Arc<dyn Disk> = Arc::clone(&simulated) as Arc<dyn Disk>;
     let options = TableOptions { block_size: 256, compression, filters, filter_bits_per_key: 10 };
-    let mut writer = TableWriter::create(&disk, Path::new(""), id, &options).unwrap();
+    let mut writer = TableWriter::create(&disk, Path::new("/t"), id, &options).unwrap();
     for (key, index, kind, value) in &cells() {
         writer.add(Cell { key, index: *index, kind: *kind, value }).unwrap();
     }
     let meta = writer.finish().unwrap();
-    (meta, memory.content(Path::new(&file_name(id))))
+    (meta, simulated.visible_content(&path_of(id)).unwrap())
 }
 
 fn dumped(id: TableId, bytes: Vec<u8>) -> (Arc<dyn Disk>, String) {
-    let memory = MemoryDisk::new();
-    let path = file_name(id);
-    memory.put(Path::new(&path), bytes);
-    let disk: Arc<dyn Disk> = memory;
-    let text = inspect(&disk, Path::new(&path)).unwrap();
+    let disk = disk_with(&path_of(id), &bytes);
+    let text = inspect(&disk, &path_of(id)).unwrap();
     (disk, text)
 }
 
@@ -79,7 +80,7 @@ fn committed_tables_are_read_and_raw_ones_written_alike() {
         let (disk, text) = dumped(id, bytes.clone());
         assert_eq!(text, std::fs::read_to_string(path.with_extension("txt")).unwrap());
         meta.size = u64::try_from(bytes.len()).unwrap();
-        let table = Table::open(&disk, Path::new(""), meta, BlockCache::new(1 << 20)).unwrap();
+        let table = Table::open(&disk, Path::new("/t"), meta, BlockCache::new(1 << 20)).unwrap();
         assert_eq!(table.verify().unwrap(), u64::try_from(cells().len()).unwrap());
         for (key, index, kind, value) in cells() {
             let found = table.get(&key, index).unwrap().unwrap();

@@ -187,7 +187,13 @@ impl BlockIndex {
     ) -> Result<Option<usize>, Damage> {
         let wanted = head(key, self.lead);
         let mut low = self.heads.partition_point(|&head| head < wanted);
-        let mut high = low + self.heads[low..].partition_point(|&head| head == wanted);
+        // Mostly the heads decide. Only blocks whose head is that of the key need a look at keys.
+        let mut high = match self.heads.get(low) {
+            Some(&head) if head == wanted => {
+                low + self.heads[low..].partition_point(|&head| head == wanted)
+            }
+            _ => low,
+        };
         while low < high {
             let middle = low + (high - low) / 2;
             let Some(entry) = self.entry(file, middle) else {

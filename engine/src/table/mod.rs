@@ -47,11 +47,11 @@ mod verify;
 mod writer;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod golden_tests;
-#[cfg(test)]
-mod memory_disk;
 #[cfg(test)]
 mod model_tests;
 
@@ -60,7 +60,8 @@ use crate::Index;
 pub(crate) use cache::BlockCache;
 pub(crate) use cursor::TableCursor;
 pub use dump::inspect;
-
+// One hash per lookup, for all tables that are asked: see `Table::get_hashed`.
+pub(crate) use filter::hash;
 pub(crate) use reader::{Found, Table};
 pub use trailer::Compression;
 pub(crate) use writer::TableWriter;

@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use strandline_wal::disk::Disk;
+use strandline_wal::disk::simulated::SimulatedDisk;
+use strandline_wal::disk::{Disk, OpenMode, RealDisk};
 
-use super::memory_disk::MemoryDisk;
-use super::{BlockCache, Compression, Table, TableId, TableMeta, TableOptions, TableWriter};
+use super::{
+    BlockCache, Compression, Table, TableCursor, TableId, TableMeta, TableOptions, TableWriter,
+    file_name, inspect,
+};
 use crate::Index;
 use crate::iter::Cursor;
 use crate::key::{Cell, CellKind};
@@ -90,6 +93,20 @@ impl Random {
     }
 }
 
+/// A disk with nothing but the directory `/t`.
+pub(super) fn empty_disk() -> Arc<SimulatedDisk> {
+    let disk = SimulatedDisk::new(1);
+    disk.create_dir_all(Path::new("/t")).unwrap();
+    disk
+}
+
+/// A disk with one file in `/t`.
+pub(super) fn disk_with(path: &Path, bytes: &[u8]) -> Arc<dyn Disk> {
+    let disk = empty_disk();
+    disk.open(path, OpenMode::Create).unwrap().write_at(bytes, 0).unwrap();
+    disk
+}
+
 /// Writes the model's cells as table 5 in `/t`.
 pub(super) fn write(disk: &Arc<dyn Disk>, model: &Model, options: &TableOptions) -> TableMeta {
     let mut writer = TableWriter::create(disk, Path::new("/t"), TableId(5), options).unwrap();
@@ -109,7 +126,7 @@ fn seeds(count: u64) -> impl Iterator<Item = u64> {
 }
 
 fn table_of(random: &mut Random, model: &Model) -> Arc<Table> {
-    let disk: Arc<dyn Disk> = MemoryDisk::new();
+    let disk: Arc<dyn Disk> = empty_disk();
     let options = random.options();
     println!("{} cells, {options:?}", model.len());
     let meta = write(&disk, model, &options);
@@ -223,8 +240,45 @@ fn a_whole_pass_gives_every_cell_once_each_way() {
 }
 
 #[test]
+fn a_table_on_a_real_disk_is_read_through_its_map() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path(), None).unwrap());
+    let model = Random::new(2).model(2_000);
+    for (id, compression) in [(1, Compression::None), (2, Compression::Lz4)] {
+        let options = TableOptions { compression, ..TableOptions::default() };
+        let mut writer = TableWriter::create(&disk, dir.path(), TableId(id), &options).unwrap();
+        for ((key, Reverse(index)), (kind, value)) in &model {
+            writer.add(Cell { key, index: *index, kind: *kind, value }).unwrap();
+        }
+        let meta = writer.finish().unwrap();
+        let table = Table::open(&disk, dir.path(), meta, BlockCache::new(1 << 20)).unwrap();
+        table.verify().unwrap();
+        let values: Vec<_> = model
+            .keys()
+            .map(|(key, Reverse(index))| table.get(key, *index).unwrap().unwrap().value)
+            .collect();
+        // Values keep what they share alive, and the system keeps what is mapped.
+        drop(table);
+        disk.remove(&dir.path().join(file_name(TableId(id)))).unwrap();
+        for (value, (_, expected)) in values.iter().zip(model.values()) {
+            assert_eq!(**value, **expected);
+        }
+    }
+    std::fs::write(dir.path().join("empty"), b"").unwrap();
+    assert!(inspect(&disk, &dir.path().join("empty")).is_err());
+}
+
+#[test]
+fn tables_and_cursors_move_between_threads() {
+    fn bears<T: Send + Sync>() {}
+    bears::<Table>();
+    bears::<TableCursor>();
+    bears::<TableWriter>();
+}
+
+#[test]
 fn an_unfinished_table_leaves_no_file_and_a_present_one_stays() {
-    let disk: Arc<dyn Disk> = MemoryDisk::new();
+    let disk: Arc<dyn Disk> = empty_disk();
     let create =
         || TableWriter::create(&disk, Path::new("/t"), TableId(5), &TableOptions::default());
     create().unwrap().abandon();
@@ -239,7 +293,7 @@ fn an_unfinished_table_leaves_no_file_and_a_present_one_stays() {
 #[test]
 #[should_panic(expected = "ascending")]
 fn cells_out_of_order_are_refused() {
-    let disk: Arc<dyn Disk> = MemoryDisk::new();
+    let disk: Arc<dyn Disk> = empty_disk();
     let options = TableOptions::default();
     let mut writer = TableWriter::create(&disk, Path::new("/t"), TableId(5), &options).unwrap();
     let cell = Cell { key: b"key", index: Index(4), kind: CellKind::Put, value: b"" };

@@ -232,6 +232,15 @@ pub(super) fn find(file: &[u8], table: TableId, offset: u64) -> Option<Extent> {
     None
 }
 
+/// Makes the checksum of a section right again, for tests of what comes behind it.
+#[cfg(test)]
+pub(super) fn reseal(file: &mut [u8], table: TableId, extent: Extent) {
+    let range = extent.range().unwrap();
+    let (stored, rest) = file[range.start..].split_at_mut(range.len());
+    let crc = checksum(table, extent.offset, stored, &rest[..CRC_AT]);
+    rest[CRC_AT..TRAILER_LEN].copy_from_slice(&crc.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
