@@ -62,7 +62,7 @@ pub(crate) use cursor::TableCursor;
 pub use dump::inspect;
 pub(crate) use filter::hash;
 pub(crate) use reader::{Found, Table};
-pub(crate) use trailer::Compression;
+pub use trailer::Compression;
 pub(crate) use writer::TableWriter;
 
 /// Names a table. Numbers are given by the manifest and never used again.

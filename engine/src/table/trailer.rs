@@ -40,7 +40,7 @@ const LZ4_RATIO_MAX: usize = 255;
 
 /// How the bytes of a data block are stored; the numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compression {
+pub enum Compression {
     /// As they are.
     None = 0,
     /// As an LZ4 block, where that helps.
