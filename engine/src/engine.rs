@@ -245,6 +245,19 @@ impl Engine {
         state.get(keyspace, key, applied)
     }
 
+    /// The entry that changed `key` last: put or deleted it. Exact for changes after the index of any
+    /// view that is held, which is what a transaction asks that read through the view; an older
+    /// change may be forgotten.
+    ///
+    /// # Errors
+    ///
+    /// If a table is damaged or cannot be read.
+    pub fn last_change(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Index>> {
+        let state = self.state();
+        let applied = self.applied();
+        state.last_change(keyspace, key, applied)
+    }
+
     /// Creates the keyspace `name`, as the entry at `index` says, and gives its number; one that is
     /// there already is given as it is. Numbers are given in the order of creation, so they are alike
     /// on every replica. It becomes durable with the flush that covers `index`; until then the entry
@@ -314,6 +327,7 @@ impl Engine {
             active_bytes: memory(&state.active),
             sealed: state.sealed.len(),
             sealed_bytes: state.sealed.iter().map(|sealed| memory(&sealed.memtable)).sum(),
+            block_cache_bytes: u64::try_from(self.cache.size()).unwrap_or(u64::MAX),
             views: self.pins.count(),
             obsolete_tables: self.obsolete.lock().expect(LIST_IS_SOUND).len(),
             flushes: Counters::read(&counters.flushes),

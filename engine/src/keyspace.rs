@@ -78,11 +78,6 @@ impl Keyspaces {
         self.all.iter().filter(|keyspace| keyspace.dropped.is_none())
     }
 
-    /// All keyspaces that were ever created, by number.
-    pub(crate) fn all(&self) -> &[Keyspace] {
-        &self.all
-    }
-
     fn get(&self, id: KeyspaceId) -> Option<&Keyspace> {
         self.all.get(usize::try_from(id.0).ok()?)
     }

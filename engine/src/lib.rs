@@ -24,6 +24,9 @@ mod verify;
 mod view;
 mod work;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{Batch, Op};
 pub use changes::Changes;
 pub use compaction::pacing::PRESSURE_MAX;

@@ -16,7 +16,7 @@ use std::borrow::Borrow;
 use std::cmp::Ordering as Order;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_skiplist::SkipMap;
 use crossbeam_skiplist::map::Entry;
@@ -136,8 +136,6 @@ pub(crate) struct Memtable {
     cells: SkipMap<MemCell, ()>,
     /// Estimated memory, in bytes.
     size: AtomicUsize,
-    /// How many cells were inserted.
-    count: AtomicU64,
 }
 
 /// What a lookup found.
@@ -154,7 +152,7 @@ pub(crate) struct Newest {
 impl Memtable {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Self { cells: SkipMap::new(), size: AtomicUsize::new(0), count: AtomicU64::new(0) }
+        Self { cells: SkipMap::new(), size: AtomicUsize::new(0) }
     }
 
     /// Inserts what one entry changes; of several changes of one key the last one stays. `scratch`
@@ -191,7 +189,6 @@ impl Memtable {
                 .map(|number| u32::try_from(number).expect("a batch is bounded by BATCH_LEN_MAX"));
             self.cells.insert(MemCell { bytes, index, start, key_len, value_len, kind }, ());
             size += CELL_OVERHEAD;
-            self.count.fetch_add(1, Ordering::Relaxed);
         }
         self.size.fetch_add(size, Ordering::Relaxed);
         scratch.shrink();
@@ -216,11 +213,6 @@ impl Memtable {
     /// Estimated memory, in bytes.
     pub(crate) fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed)
-    }
-
-    /// How many cells were inserted.
-    pub(crate) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -338,7 +330,6 @@ mod tests {
         }
         let deleted = memtable.get(&full_key(KeyspaceId::DEFAULT, b"c\x02"), Index(9)).unwrap();
         assert_eq!(deleted.kind, CellKind::Delete);
-        assert_eq!(memtable.count(), 9);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Stats {
     pub sealed: usize,
     /// Memory of the sealed memtables.
     pub sealed_bytes: u64,
+    /// Memory of the block cache.
+    pub block_cache_bytes: u64,
     /// Views that are held.
     pub views: usize,
     /// Tables that were replaced and are still read.

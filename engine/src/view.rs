@@ -54,6 +54,21 @@ impl State {
         }
     }
 
+    /// The entry at or below `at` that changed `key` last.
+    pub(crate) fn last_change(
+        &self,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        at: Index,
+    ) -> Result<Option<Index>> {
+        let full_key = full_key(keyspace, key);
+        let newest = self.memtables().find_map(|memtable| memtable.get(&full_key, at));
+        match newest {
+            Some(newest) => Ok(Some(newest.index)),
+            None => Ok(self.version.get(&full_key, at)?.map(|found| found.index)),
+        }
+    }
+
     fn memtables(&self) -> impl Iterator<Item = &Memtable> {
         std::iter::once(&*self.active).chain(self.sealed.iter().map(|sealed| &*sealed.memtable))
     }

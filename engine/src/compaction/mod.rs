@@ -57,10 +57,10 @@ impl Compaction {
             input_bytes += tables.iter().map(|table| table.meta().size).sum::<u64>();
             if position == 0 {
                 for table in tables {
-                    cursors.push(Box::new(table.cursor()));
+                    cursors.push(Box::new(table.cursor_past_cache()));
                 }
             } else if !tables.is_empty() {
-                cursors.push(Box::new(LevelCursor::new(Arc::new(tables))));
+                cursors.push(Box::new(LevelCursor::past_cache(Arc::new(tables))));
             }
         }
         let (older, table_size) = if inputs.to == 0 {

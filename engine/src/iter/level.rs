@@ -14,6 +14,8 @@ use crate::{Index, Result, Value};
 pub(crate) struct LevelCursor {
     /// Invariant: ascending, no key in two of them.
     tables: Arc<Vec<Arc<Table>>>,
+    /// Whether blocks that are read stay in the cache.
+    keep: bool,
     /// Which table, and the position in it; none off the end.
     current: Option<(usize, TableCursor)>,
 }
@@ -21,11 +23,20 @@ pub(crate) struct LevelCursor {
 impl LevelCursor {
     /// A cursor over `tables`, off the end.
     pub(crate) fn new(tables: Arc<Vec<Arc<Table>>>) -> Self {
+        Self::with_cache(tables, true)
+    }
+
+    /// As [`new`](LevelCursor::new), leaving the block cache to others.
+    pub(crate) fn past_cache(tables: Arc<Vec<Arc<Table>>>) -> Self {
+        Self::with_cache(tables, false)
+    }
+
+    fn with_cache(tables: Arc<Vec<Arc<Table>>>, keep: bool) -> Self {
         debug_assert!(
             tables.windows(2).all(|pair| pair[0].meta().largest < pair[1].meta().smallest),
             "tables of a level are sorted and do not overlap"
         );
-        Self { tables, current: None }
+        Self { tables, keep, current: None }
     }
 
     /// Opens the table at `position`, if there is one, and places the cursor in it.
@@ -38,7 +49,8 @@ impl LevelCursor {
         let Some(position) = position.filter(|position| *position < self.tables.len()) else {
             return Ok(());
         };
-        let mut cursor = self.tables[position].cursor();
+        let table = &self.tables[position];
+        let mut cursor = if self.keep { table.cursor() } else { table.cursor_past_cache() };
         place(&mut cursor)?;
         self.current = Some((position, cursor));
         Ok(())

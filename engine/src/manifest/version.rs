@@ -123,18 +123,19 @@ impl Version {
     ///
     /// If a table is damaged or cannot be read.
     pub(crate) fn get(&self, full_key: &[u8], at: Index) -> Result<Option<Found>> {
+        let hash = crate::table::hash(full_key);
         for table in self.levels[0].iter() {
             let meta = table.meta();
             let is_within = meta.smallest.as_slice() <= full_key
                 && full_key <= meta.largest.as_slice()
                 && meta.index_min <= at;
-            if is_within && let Some(found) = table.get(full_key, at)? {
+            if is_within && let Some(found) = table.get_hashed(full_key, hash, at)? {
                 return Ok(Some(found));
             }
         }
         for level in &self.levels[1..] {
             if let Some(table) = table_for(level, full_key)
-                && let Some(found) = table.get(full_key, at)?
+                && let Some(found) = table.get_hashed(full_key, hash, at)?
             {
                 return Ok(Some(found));
             }
@@ -143,12 +144,15 @@ impl Version {
     }
 
     /// Cursors that together walk over all cells.
-    pub(crate) fn cursors(&self) -> impl Iterator<Item = Box<dyn Cursor>> + '_ {
-        let first = self.levels[0].iter().map(|table| Box::new(table.cursor()) as Box<dyn Cursor>);
-        let others = self.levels[1..].iter().filter(|level| !level.is_empty());
-        first.chain(
-            others.map(|level| Box::new(LevelCursor::new(Arc::clone(level))) as Box<dyn Cursor>),
-        )
+    pub(crate) fn cursors(&self) -> Vec<Box<dyn Cursor>> {
+        let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        for table in self.levels[0].iter() {
+            cursors.push(Box::new(table.cursor()));
+        }
+        for level in self.levels[1..].iter().filter(|level| !level.is_empty()) {
+            cursors.push(Box::new(LevelCursor::new(Arc::clone(level))));
+        }
+        cursors
     }
 
     /// All tables.

@@ -149,6 +149,7 @@ impl Table {
     /// # Errors
     ///
     /// If the block that would hold it is damaged.
+    #[cfg(test)]
     pub(crate) fn get(&self, full_key: &[u8], at: Index) -> Result<Option<Found>> {
         self.get_hashed(full_key, filter::hash(full_key), at)
     }
