@@ -145,10 +145,6 @@ pub trait Machine: Send {
     /// Everything applied so far, up to this index, is now visible to views: who waits for an answer
     /// may have it and will read their own writes. Called once after each run of applied entries.
     fn published(&mut self, _index: Index) {}
-
-    /// The log stopped: nothing more will be applied. Whether the entries that were appended and not
-    /// applied are durable is not known. Called once, after appends have begun to be refused.
-    fn failed(&mut self, _error: &Error) {}
 }
 
 #[cfg(test)]

@@ -52,6 +52,11 @@ impl Place {
         self.live().map_or(&[], Stored::payload)
     }
 
+    /// When what is stored there expires, whether it has or not.
+    pub fn stored_expire_ms(&self) -> Option<u64> {
+        self.stored.as_ref().and_then(Stored::expire_ms)
+    }
+
     /// When what a client sees there expires.
     pub fn expire_ms(&self) -> Option<u64> {
         self.live().and_then(Stored::expire_ms)

@@ -33,6 +33,11 @@ impl<'a> Reply<'a> {
         self.protocol
     }
 
+    /// Goes on in another version: `HELLO` answers in the one that it has chosen.
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
     /// `+OK`.
     pub fn ok(&mut self) {
         self.out.extend_from_slice(b"+OK\r\n");
