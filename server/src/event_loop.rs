@@ -152,8 +152,7 @@ impl EventLoop {
             }
         }
         let connections = {
-            let mut waiting =
-                self.post.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.post.connections.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *waiting)
         };
         for (stream, client) in connections {

@@ -61,12 +61,7 @@ pub async fn accept(
 }
 
 /// Hands a connection to a thread, or refuses it; false if it went nowhere.
-fn admit(
-    server: &Server,
-    stream: tokio::net::TcpStream,
-    address: SocketAddr,
-    post: &Post,
-) -> bool {
+fn admit(server: &Server, stream: tokio::net::TcpStream, address: SocketAddr, post: &Post) -> bool {
     // A client that is gone already is no reason to stop.
     let (Ok(local_address), Ok(()), Ok(stream)) =
         (stream.local_addr(), stream.set_nodelay(true), stream.into_std())

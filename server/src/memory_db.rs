@@ -61,7 +61,8 @@ impl Read for View {
             Bound::Excluded(key) => Bound::Excluded((keyspace, key)),
             Bound::Unbounded => Bound::Excluded((KeyspaceId(keyspace.0 + 1), Vec::new())),
         };
-        let pairs = self.0.range((start, end)).map(|((_, key), value)| Ok((key.clone(), value.clone())));
+        let pairs =
+            self.0.range((start, end)).map(|((_, key), value)| Ok((key.clone(), value.clone())));
         match range.direction {
             Direction::Forward => Box::new(pairs),
             Direction::Backward => Box::new(pairs.rev()),
@@ -79,14 +80,31 @@ pub struct WalStats {
 }
 
 impl Db {
-    pub fn open_with(_: Arc<dyn Disk>, _: &Path, _: DbOptions, machine: Box<dyn Machine>) -> Result<Db> {
-        let state = State { map: Arc::default(), queue: Vec::new(), appended: 0, applied: 0, closed: false, machine };
+    pub fn open_with(
+        _: Arc<dyn Disk>,
+        _: &Path,
+        _: DbOptions,
+        machine: Box<dyn Machine>,
+    ) -> Result<Db> {
+        let state = State {
+            map: Arc::default(),
+            queue: Vec::new(),
+            appended: 0,
+            applied: 0,
+            closed: false,
+            machine,
+        };
         Ok(Db { inner: Arc::new((Mutex::new(state), Condvar::new())) })
     }
     pub fn append(&self, payloads: &[&[u8]], durability: Durability) -> Result<Index> {
         self.append_then(payloads, durability, |_| ())
     }
-    pub fn append_then(&self, payloads: &[&[u8]], _: Durability, then: impl FnOnce(Index)) -> Result<Index> {
+    pub fn append_then(
+        &self,
+        payloads: &[&[u8]],
+        _: Durability,
+        then: impl FnOnce(Index),
+    ) -> Result<Index> {
         let mut state = self.inner.0.lock().unwrap();
         state.queue.extend(payloads.iter().map(|payload| payload.to_vec()));
         state.appended += u64::try_from(payloads.len()).unwrap();
@@ -122,7 +140,9 @@ impl Db {
                     let map = Arc::make_mut(&mut state.map);
                     for op in batch.ops() {
                         match op.value {
-                            Some(value) => map.insert((op.keyspace, op.key.to_vec()), value.to_vec().into()),
+                            Some(value) => {
+                                map.insert((op.keyspace, op.key.to_vec()), value.to_vec().into())
+                            }
                             None => map.remove(&(op.keyspace, op.key.to_vec())),
                         };
                     }

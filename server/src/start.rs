@@ -166,8 +166,7 @@ impl Node {
             let (server, posts) = (self.server.clone(), posts.clone());
             let thread = std::thread::Builder::new().name("listener".into());
             self.serving.push(thread.spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(listener::accept(server, listener, posts))
             })?);
         }

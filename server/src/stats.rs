@@ -76,8 +76,10 @@ impl Stats {
             &self.errors,
             &self.unknown_outcomes,
         ];
-        let of_commands =
-            self.commands.iter().flat_map(|stats| [&stats.calls, &stats.nanoseconds, &stats.rejected]);
+        let of_commands = self
+            .commands
+            .iter()
+            .flat_map(|stats| [&stats.calls, &stats.nanoseconds, &stats.rejected]);
         for counter in counters.into_iter().chain(of_commands) {
             counter.store(0, Ordering::Relaxed);
         }

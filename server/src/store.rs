@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use strandline_engine::{
-    EntryHeader, EntryKind, Error, Index, Result,
-};
+use strandline_engine::{EntryHeader, EntryKind, Error, Index, Result};
 use strandline_wal::disk::{RealDisk, Rung};
 
 use crate::apply::{EXPIRY, EXPIRY_NAME};
-use crate::memory_db::{Db, DbOptions, Durability, View};
 use crate::machine::{Machine, Shared};
+use crate::memory_db::{Db, DbOptions, Durability, View};
 use crate::submission::{Answers, Run, Submissions};
 use crate::{clock, entry};
 
@@ -73,7 +71,8 @@ impl Store {
             return Err(Error::Malformed {
                 what: "directory",
                 offset: 0,
-                reason: "it holds keyspaces of another program: a server needs one of its own".into(),
+                reason: "it holds keyspaces of another program: a server needs one of its own"
+                    .into(),
             });
         }
         Ok((store, threads))

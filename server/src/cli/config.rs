@@ -52,7 +52,8 @@ fn show(config: &Config, with_origin: bool, json: bool) {
         } else if with_origin {
             println!("{name} = \"{value}\"  # {origin}");
         } else {
-            let help = SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.help);
+            let help =
+                SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.help);
             println!("{name} = \"{value}\"  # {}", help.unwrap_or("another name of durability"));
         }
     }

@@ -65,8 +65,9 @@ pub(crate) struct ConfigArguments {
 
 impl ConfigArguments {
     fn load(&self) -> Result<Config, ConfigError> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         Config::load(self.config.as_deref(), environment)
     }
 }

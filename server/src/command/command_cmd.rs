@@ -62,7 +62,8 @@ fn describe(command: &Command, reply: &mut Reply<'_>) {
     for number in [first, last, step] {
         reply.integer(number.into());
     }
-    let category = format!("@{}", if command.group == "generic" { "keyspace" } else { command.group });
+    let category =
+        format!("@{}", if command.group == "generic" { "keyspace" } else { command.group });
     let access = if command.is_write() { "@write" } else { "@read" };
     reply.set(2);
     reply.simple(&category);
@@ -105,8 +106,7 @@ fn docs(args: Args<'_>, reply: &mut Reply<'_>) {
 }
 
 fn get_keys(args: Args<'_>, reply: &mut Reply<'_>) -> Result<()> {
-    let command =
-        table::find(args.at(2)).ok_or(Refusal::other("ERR Invalid command specified"))?;
+    let command = table::find(args.at(2)).ok_or(Refusal::other("ERR Invalid command specified"))?;
     let count = args.len() - 2;
     if !command.takes(count) {
         let text = "ERR Invalid number of arguments specified for command";

@@ -82,9 +82,8 @@ fn set(connection: &Connection<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Re
             Ok(())
         }
         Err(ConfigError::Unknown { name, origin: Origin::Command }) => {
-            let text = format!(
-                "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
-            );
+            let text =
+                format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'");
             Err(Refusal::Other(text.into()).into())
         }
         Err(ConfigError::Invalid { name, expected, .. }) => Err(failed(name, &expected)),

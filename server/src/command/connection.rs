@@ -106,7 +106,9 @@ fn authenticate(
         password.is(given) || !password.is_needed()
     };
     if user != b"default" || !is_right {
-        return Err(Refusal::other("WRONGPASS invalid username-password pair or user is disabled."));
+        return Err(Refusal::other(
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ));
     }
     connection.state.is_authenticated = true;
     Ok(())

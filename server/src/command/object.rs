@@ -58,8 +58,7 @@ pub(super) fn object(
         );
         return Ok(());
     }
-    let is_known =
-        ["encoding", "refcount", "idletime", "freq"].iter().any(|word| args.is(1, word));
+    let is_known = ["encoding", "refcount", "idletime", "freq"].iter().any(|word| args.is(1, word));
     if !is_known {
         return Err(unknown_subcommand(args).into());
     }
@@ -103,7 +102,9 @@ pub(super) fn memory(
     if args.is(1, "usage") {
         let has_samples = args.len() == 5 && args.is(3, "samples");
         if args.len() != 3 && !has_samples {
-            return Err(if args.len() == 2 { subcommand_arity(args) } else { Refusal::Syntax }.into());
+            return Err(
+                if args.len() == 2 { subcommand_arity(args) } else { Refusal::Syntax }.into()
+            );
         }
         if has_samples {
             super::numbers::integer(args.at(4))?;

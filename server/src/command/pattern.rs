@@ -35,9 +35,8 @@ pub fn matches(pattern: &[u8], text: &[u8], ignores_case: bool) -> bool {
 
 /// Whether the one-byte element at the start of `pattern` matches, and its length.
 fn match_one(pattern: &[u8], byte: u8, ignores_case: bool) -> (bool, usize) {
-    let same = |one: u8, other: u8| {
-        one == other || ignores_case && one.eq_ignore_ascii_case(&other)
-    };
+    let same =
+        |one: u8, other: u8| one == other || ignores_case && one.eq_ignore_ascii_case(&other);
     match pattern {
         [b'?', ..] => (true, 1),
         [b'[', ..] => match_class(pattern, byte, ignores_case),
@@ -119,6 +118,10 @@ mod tests {
     #[test]
     fn a_hostile_pattern_takes_no_time() {
         let text = vec![b'a'; 10_000];
-        assert!(!matches(&b"*a".repeat(50).into_iter().chain(*b"b").collect::<Vec<_>>(), &text, false));
+        assert!(!matches(
+            &b"*a".repeat(50).into_iter().chain(*b"b").collect::<Vec<_>>(),
+            &text,
+            false
+        ));
     }
 }

@@ -24,8 +24,7 @@ struct ScanOptions<'a> {
 }
 
 fn parse_scan(args: Args<'_>) -> Result<(u64, ScanOptions<'_>), Refusal> {
-    let cursor =
-        parse_unsigned(args.at(1)).ok_or(Refusal::other("ERR invalid cursor"))?;
+    let cursor = parse_unsigned(args.at(1)).ok_or(Refusal::other("ERR invalid cursor"))?;
     let mut options = ScanOptions { pattern: None, count: 10, any: true };
     let mut count = SCAN_COUNT;
     for at in (2..args.len()).step_by(2) {

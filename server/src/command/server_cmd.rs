@@ -100,10 +100,14 @@ pub(super) fn debug(
             reply.simple(&format!("{digest:040x}"));
         }
         (b"set-active-expire", 3) => {
-            let change = ("active-expire".to_owned(), if args.at(2) == b"0" { "no" } else { "yes" }.to_owned());
-            connection.server.change_config(&[change]).map_err(|error| {
-                Failure::from(Refusal::Other(format!("ERR {error}").into()))
-            })?;
+            let change = (
+                "active-expire".to_owned(),
+                if args.at(2) == b"0" { "no" } else { "yes" }.to_owned(),
+            );
+            connection
+                .server
+                .change_config(&[change])
+                .map_err(|error| Failure::from(Refusal::Other(format!("ERR {error}").into())))?;
             reply.ok();
         }
         // There is no other form of the data to load from, and no layout to choose.
@@ -166,7 +170,11 @@ pub(super) fn save(_: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -
 }
 
 /// `BGSAVE [SCHEDULE]`
-pub(super) fn bgsave(connection: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
+pub(super) fn bgsave(
+    connection: &mut Connection<'_>,
+    _: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
     connection.server.store.request_sync();
     reply.simple("Background saving started");
     Ok(Next::Continue)
@@ -190,7 +198,11 @@ pub(super) fn bgrewriteaof(
 }
 
 /// `ACL WHOAMI | USERS | CAT | LIST`: there is one user.
-pub(super) fn acl(connection: &mut Connection<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result {
+pub(super) fn acl(
+    connection: &mut Connection<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
     match args.at(1).to_ascii_lowercase().as_slice() {
         b"whoami" => reply.bulk(b"default"),
         b"users" => {

@@ -192,11 +192,21 @@ fn errorstats(_: &Server, _: &mut String) -> std::fmt::Result {
 fn strandline(server: &Server, out: &mut String) -> std::fmt::Result {
     let store = &server.store;
     let (_, wal) = store.db().stats();
-    let stopped = store.shared().stopped.get().map_or("", String::as_str).replace(['\r', '\n'], " ");
+    let stopped =
+        store.shared().stopped.get().map_or("", String::as_str).replace(['\r', '\n'], " ");
     write!(out, "durability:{:?}\r\nrung:{}\r\n", store.durability(), store.rung())?;
-    write!(out, "applied_index:{}\r\ndurable_index:{}\r\n", store.db().applied(), store.db().durable())?;
+    write!(
+        out,
+        "applied_index:{}\r\ndurable_index:{}\r\n",
+        store.db().applied(),
+        store.db().durable()
+    )?;
     write!(out, "log_groups:{}\r\nlog_syncs:{}\r\n", wal.groups, wal.syncs)?;
-    write!(out, "log_device_bytes:{}\r\nlog_payload_bytes:{}\r\n", wal.device_bytes, wal.payload_bytes)?;
+    write!(
+        out,
+        "log_device_bytes:{}\r\nlog_payload_bytes:{}\r\n",
+        wal.device_bytes, wal.payload_bytes
+    )?;
     write!(out, "log_full:{}\r\nstopped:{stopped}\r\n", u8::from(wal.is_full))
 }
 

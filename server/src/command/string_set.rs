@@ -63,8 +63,7 @@ pub(super) fn set(
     reply: &mut Reply<'_>,
 ) -> Result<(), Failure> {
     let options = parse_set(args)?;
-    let expire_ms =
-        options.expiry.map(|expiry| expiry.at_ms(apply.time_ms, "set")).transpose()?;
+    let expire_ms = options.expiry.map(|expiry| expiry.at_ms(apply.time_ms, "set")).transpose()?;
     let place = apply.find(args.at(1))?;
     let is_met = match options.condition {
         None => true,

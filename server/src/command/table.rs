@@ -231,6 +231,6 @@ mod tests {
         assert_eq!(keys("mset", 5), [1, 3]);
         assert_eq!(keys("del", 4), [1, 2, 3]);
         assert_eq!(keys("copy", 3), [1, 2]);
-        assert_eq!(keys("ping", 1), []);
+        assert!(keys("ping", 1).is_empty());
     }
 }

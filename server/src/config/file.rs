@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn toml_is_told_by_its_content() {
-        let found = parsed("# text\nport = 1\nio_threads = 2\nbind = [\"a\", \"b\"]\ninsecure = true");
+        let found =
+            parsed("# text\nport = 1\nio_threads = 2\nbind = [\"a\", \"b\"]\ninsecure = true");
         let expected =
             [("port", "1", 2), ("io-threads", "2", 3), ("bind", "a b", 4), ("insecure", "yes", 5)];
         assert_eq!(found, owned(&expected));

@@ -130,10 +130,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let values = SETTINGS
-            .iter()
-            .map(|setting| (setting.default.to_owned(), Origin::Default))
-            .collect();
+        let values =
+            SETTINGS.iter().map(|setting| (setting.default.to_owned(), Origin::Default)).collect();
         Self { values }
     }
 }
@@ -150,9 +148,8 @@ impl Config {
     ) -> Result<Self> {
         let mut config = Self::default();
         if let Some(path) = path {
-            let text = std::fs::read_to_string(path).map_err(|source| {
-                ConfigError::Unreadable { path: path.to_path_buf(), source }
-            })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
             config.take_file(path, &text)?;
         }
         config.take_environment(environment)?;
@@ -209,7 +206,12 @@ impl Config {
                 _ => {
                     let expected = "one of always, everysec, no".to_owned();
                     let value = value.to_owned();
-                    return Err(ConfigError::Invalid { name: "appendfsync", value, expected, origin });
+                    return Err(ConfigError::Invalid {
+                        name: "appendfsync",
+                        value,
+                        expected,
+                        origin,
+                    });
                 }
             };
             return self.set("durability", durability, origin);
@@ -345,10 +347,7 @@ mod tests {
         let (_, value, origin) = shown("port");
         assert_eq!((value.as_str(), origin), ("7001", &Origin::Flag("--listen")));
         assert_eq!(shown("bind").2.to_string(), "test.conf line 1");
-        assert_eq!(
-            shown("maxclients").2.to_string(),
-            "environment variable STRANDLINE_MAXCLIENTS"
-        );
+        assert_eq!(shown("maxclients").2.to_string(), "environment variable STRANDLINE_MAXCLIENTS");
         assert_eq!(config.addresses().unwrap(), ["127.0.0.1:7001".parse().unwrap()]);
     }
 

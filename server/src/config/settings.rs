@@ -43,9 +43,9 @@ impl Kind {
             },
             Kind::Choice(words) => {
                 let found = words.iter().find(|word| word.eq_ignore_ascii_case(value));
-                found
-                    .map(|word| (*word).to_owned())
-                    .ok_or_else(|| format!("argument must be one of the following: {}", words.join(", ")))
+                found.map(|word| (*word).to_owned()).ok_or_else(|| {
+                    format!("argument must be one of the following: {}", words.join(", "))
+                })
             }
         }
     }
@@ -82,11 +82,21 @@ pub struct Setting {
     pub help: &'static str,
 }
 
-const fn live(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
+const fn live(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
     Setting { name, kind, default, is_live: true, help }
 }
 
-const fn fixed(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
+const fn fixed(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
     Setting { name, kind, default, is_live: false, help }
 }
 
@@ -96,8 +106,14 @@ const fn accepted(name: &'static str, kind: Kind, default: &'static str) -> Sett
 
 const COUNT: Kind = Kind::Number(0, i64::MAX);
 const ANY: Kind = Kind::Number(i64::MIN, i64::MAX);
-const RUNGS: Kind =
-    Kind::Choice(&["auto", "io_uring", "pwritev2", "direct-fdatasync", "buffered-fdatasync", "fsync"]);
+const RUNGS: Kind = Kind::Choice(&[
+    "auto",
+    "io_uring",
+    "pwritev2",
+    "direct-fdatasync",
+    "buffered-fdatasync",
+    "fsync",
+]);
 
 /// All settings.
 pub static SETTINGS: &[Setting] = &[
@@ -110,11 +126,31 @@ pub static SETTINGS: &[Setting] = &[
     live("durability", Kind::Choice(&["disk", "memory"]), "disk", "when writes are acknowledged"),
     fixed("io-threads", Kind::Number(0, 128), "0", "threads for connections; 0: half the cores"),
     live("maxclients", Kind::Number(1, 1_000_000), "10000", "most connections"),
-    live("timeout", Kind::Number(0, 2_147_483_647), "0", "seconds after which idle clients go; 0: never"),
-    live("tcp-keepalive", Kind::Number(0, 2_147_483_647), "300", "seconds between keepalive probes"),
+    live(
+        "timeout",
+        Kind::Number(0, 2_147_483_647),
+        "0",
+        "seconds after which idle clients go; 0: never",
+    ),
+    live(
+        "tcp-keepalive",
+        Kind::Number(0, 2_147_483_647),
+        "300",
+        "seconds between keepalive probes",
+    ),
     fixed("tcp-backlog", Kind::Number(1, 65535), "511", "connections that wait to be accepted"),
-    live("write-timeout-ms", Kind::Number(1, 3_600_000), "900", "after which a write is answered UNKNOWN"),
-    live("stall-timeout-ms", Kind::Number(1, 3_600_000), "60000", "after which a client that does not read goes"),
+    live(
+        "write-timeout-ms",
+        Kind::Number(1, 3_600_000),
+        "900",
+        "after which a write is answered UNKNOWN",
+    ),
+    live(
+        "stall-timeout-ms",
+        Kind::Number(1, 3_600_000),
+        "60000",
+        "after which a client that does not read goes",
+    ),
     fixed("in-flight-bytes-max", Kind::Bytes, "67108864", "writes on their way through the log"),
     live("slowlog-log-slower-than", ANY, "10000", "microseconds; negative: nothing is logged"),
     live("slowlog-max-len", COUNT, "128", "slow commands that are kept"),
@@ -201,7 +237,7 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 /// The place in [`SETTINGS`] of the setting with this name, in upper or lower case.
-pub fn place_of(name: &str) -> Option<usize> {
+pub(super) fn place_of(name: &str) -> Option<usize> {
     SETTINGS.iter().position(|setting| setting.name.eq_ignore_ascii_case(name))
 }
 
@@ -219,7 +255,8 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        let cases = [("1", Some(1)), ("2kb", Some(2048)), ("3MB", Some(3 << 20)), ("1k", Some(1000))];
+        let cases =
+            [("1", Some(1)), ("2kb", Some(2048)), ("3MB", Some(3 << 20)), ("1k", Some(1000))];
         for (text, expected) in cases {
             assert_eq!(parse_bytes(text), expected, "{text}");
         }

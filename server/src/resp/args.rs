@@ -25,7 +25,10 @@ pub struct Args<'a> {
 impl<'a> Args<'a> {
     /// Arguments at `spans` of `bytes`.
     pub fn new(bytes: &'a [u8], spans: &'a [Span]) -> Self {
-        debug_assert!(spans.iter().all(|span| span.end <= bytes.len()), "spans lie within the bytes");
+        debug_assert!(
+            spans.iter().all(|span| span.end <= bytes.len()),
+            "spans lie within the bytes"
+        );
         Self { bytes, spans }
     }
 

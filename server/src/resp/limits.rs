@@ -20,12 +20,16 @@ pub struct Limits {
 
 /// The longest inline line, and the longest header of an array or bulk string, in bytes: Redis'
 /// number.
-pub const LINE_LEN_MAX: usize = 64 << 10;
+pub(super) const LINE_LEN_MAX: usize = 64 << 10;
 
 impl Limits {
     /// For a client that has not authenticated where a password is required.
-    pub const BEFORE_AUTH: Limits =
-        Limits { args_max: 10, bulk_len_max: 16 << 10, request_len_max: 1 << 20, before_auth: true };
+    pub const BEFORE_AUTH: Limits = Limits {
+        args_max: 10,
+        bulk_len_max: 16 << 10,
+        request_len_max: 1 << 20,
+        before_auth: true,
+    };
 
     /// For everyone else. Arguments are bounded by the largest value that the store takes; the whole
     /// request by somewhat more than the largest entry of the log, so that a request which is only

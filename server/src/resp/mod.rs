@@ -15,5 +15,5 @@ pub use args::{Args, Span};
 pub use limits::Limits;
 pub(crate) use reply::push_decimal;
 pub use reply::{Protocol, Reply};
-pub(crate) use request::{parse_integer, parse_unsigned};
 pub use request::{Parsed, Parser, ProtocolError};
+pub(crate) use request::{parse_integer, parse_unsigned};

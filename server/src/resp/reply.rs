@@ -54,7 +54,9 @@ impl<'a> Reply<'a> {
     /// An error whose text begins with its code word. Line ends in it become spaces.
     pub fn error(&mut self, text: &str) {
         self.out.push(b'-');
-        self.out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+        self.out.extend(
+            text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }),
+        );
         self.line_end();
     }
 

@@ -326,7 +326,8 @@ mod tests {
 
     #[test]
     fn where_the_bytes_are_cut_changes_nothing() {
-        let bytes = b"*2\r\n$4\r\nECHO\r\n$5\r\na\r\nbc\r\n*0\r\nPING\r\n\r\n*-1\r\nset \"a b\" ''\n\
+        let bytes =
+            b"*2\r\n$4\r\nECHO\r\n$5\r\na\r\nbc\r\n*0\r\nPING\r\n\r\n*-1\r\nset \"a b\" ''\n\
                       *3\r\n$3\r\nSET\r\n$0\r\n\r\n$11\r\nhello world\r\n";
         let whole = requests(bytes, &[], &Limits::AFTER_AUTH).unwrap();
         assert_eq!(whole.len(), 4);
