@@ -128,6 +128,10 @@ impl Db {
                 return Ok(());
             }
             let queue = std::mem::take(&mut state.queue);
+            if queue.is_empty() {
+                state = self.inner.1.wait(state).unwrap();
+                continue;
+            }
             for payload in queue {
                 let index = Index(state.applied + 1);
                 let entry = Entry::decode(index, &payload)?;

@@ -28,6 +28,10 @@ mod server_info;
 mod string;
 mod string_set;
 pub mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use pattern::matches as pattern_matches;
 
