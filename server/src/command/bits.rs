@@ -75,6 +75,12 @@ pub(super) fn bitcount(
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<(), Failure> {
+    let Some(stored) = reader.find(args.at(1))? else {
+        // Redis does not look at the range of a key that is not there.
+        reply.integer(0);
+        return Ok(());
+    };
+    let payload = stored.payload();
     let (start, end) = match args.len() {
         2 => (0, -1),
         4 | 5 => (numbers::integer(args.at(2))?, numbers::integer(args.at(3))?),
@@ -85,8 +91,6 @@ pub(super) fn bitcount(
         5 if !args.is(4, "byte") => return Err(Refusal::Syntax.into()),
         _ => false,
     };
-    let found = reader.find(args.at(1))?;
-    let payload = found.as_ref().map_or(&[][..], Stored::payload);
     let count: usize = if by_bit {
         let range = inclusive_range(payload.len() * 8, start, end);
         range.filter(|bit| payload[bit / 8] & (0x80 >> (bit % 8)) != 0).count()

@@ -53,11 +53,7 @@ pub(super) fn select(
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Result {
-    let database = match numbers::database(args.at(1)) {
-        Err(Refusal::NotInteger) => return Err(Refusal::other("ERR invalid DB index").into()),
-        other => other?,
-    };
-    connection.state.database = database;
+    connection.state.database = numbers::database(args.at(1))?;
     tell(connection);
     reply.ok();
     Ok(Next::Continue)

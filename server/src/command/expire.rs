@@ -52,25 +52,6 @@ impl Expiry {
         Ok(Self { ms, is_relative })
     }
 
-    /// The option at `at` and its value: `EX`, `PX`, `EXAT` or `PXAT`.
-    pub(super) fn parse_option(
-        args: Args<'_>,
-        at: usize,
-        name: &'static str,
-    ) -> Result<Self, Refusal> {
-        let options = [
-            ("ex", TimeUnit::Seconds, true),
-            ("px", TimeUnit::Milliseconds, true),
-            ("exat", TimeUnit::Seconds, false),
-            ("pxat", TimeUnit::Milliseconds, false),
-        ];
-        let found = options.into_iter().find(|(word, ..)| args.is(at, word));
-        let (Some((_, unit, is_relative)), Some(argument)) = (found, args.get(at + 1)) else {
-            return Err(Refusal::Syntax);
-        };
-        Self::parse(argument, unit, is_relative, name)
-    }
-
     /// The absolute time in milliseconds since 1970; 0 stands for all times before that.
     pub(super) fn at_ms(self, now_ms: u64, name: &'static str) -> Result<u64, Refusal> {
         if !self.is_relative {
@@ -79,6 +60,39 @@ impl Expiry {
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         let at_ms = now_ms.checked_add(self.ms).ok_or(Refusal::InvalidExpire(name))?;
         Ok(u64::try_from(at_ms).unwrap_or(0))
+    }
+}
+
+/// An expiry among options: `EX`, `PX`, `EXAT` or `PXAT`, and its value, which is looked at only once
+/// all options have been.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExpiryOption<'a> {
+    argument: &'a [u8],
+    unit: TimeUnit,
+    is_relative: bool,
+}
+
+impl<'a> ExpiryOption<'a> {
+    /// The option at `at`, and the value after it.
+    pub(super) fn find(args: Args<'a>, at: usize) -> Result<Self, Refusal> {
+        let options = [
+            ("ex", TimeUnit::Seconds, true),
+            ("px", TimeUnit::Milliseconds, true),
+            ("exat", TimeUnit::Seconds, false),
+            ("pxat", TimeUnit::Milliseconds, false),
+        ];
+        let found = options.into_iter().find(|(word, ..)| args.is(at, word));
+        match (found, args.get(at + 1)) {
+            (Some((_, unit, is_relative)), Some(argument)) => {
+                Ok(Self { argument, unit, is_relative })
+            }
+            _ => Err(Refusal::Syntax),
+        }
+    }
+
+    /// The expiry.
+    pub(super) fn parse(self, name: &'static str) -> Result<Expiry, Refusal> {
+        Expiry::parse(self.argument, self.unit, self.is_relative, name)
     }
 }
 

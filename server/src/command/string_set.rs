@@ -1,6 +1,6 @@
 //! Setting one string: `SET` with its options, and the older commands that it replaces.
 
-use super::expire::{Expiry, TimeUnit};
+use super::expire::{Expiry, ExpiryOption, TimeUnit};
 use crate::apply::Apply;
 use crate::refusal::{Failure, Refusal};
 use crate::resp::{Args, Reply};
@@ -27,6 +27,7 @@ struct SetOptions {
 
 fn parse_set(args: Args<'_>) -> Result<SetOptions, Refusal> {
     let mut options = SetOptions::default();
+    let mut expiry = None;
     let mut at = 3;
     while at < args.len() {
         if args.is(at, "nx") && options.condition != Some(Condition::Present) {
@@ -35,16 +36,17 @@ fn parse_set(args: Args<'_>) -> Result<SetOptions, Refusal> {
             options.condition = Some(Condition::Present);
         } else if args.is(at, "get") {
             options.get = true;
-        } else if args.is(at, "keepttl") && options.expiry.is_none() {
+        } else if args.is(at, "keepttl") && expiry.is_none() {
             options.keeps_expiry = true;
-        } else if !options.keeps_expiry && options.expiry.is_none() {
-            options.expiry = Some(Expiry::parse_option(args, at, "set")?);
+        } else if !options.keeps_expiry && expiry.is_none() {
+            expiry = Some(ExpiryOption::find(args, at)?);
             at += 1;
         } else {
             return Err(Refusal::Syntax);
         }
         at += 1;
     }
+    options.expiry = expiry.map(|expiry| expiry.parse("set")).transpose()?;
     Ok(options)
 }
 
@@ -173,17 +175,17 @@ pub(super) fn getdel(
 
 /// What `GETEX` does to the expiry.
 #[derive(Clone, Copy, Debug)]
-enum NewExpiry {
+enum NewExpiry<'a> {
     Keep,
     Remove,
-    Set(Expiry),
+    Set(ExpiryOption<'a>),
 }
 
-fn parse_getex(args: Args<'_>) -> Result<NewExpiry, Refusal> {
+fn parse_getex(args: Args<'_>) -> Result<NewExpiry<'_>, Refusal> {
     match args.len() {
         2 => Ok(NewExpiry::Keep),
         3 if args.is(2, "persist") => Ok(NewExpiry::Remove),
-        4 => Ok(NewExpiry::Set(Expiry::parse_option(args, 2, "getex")?)),
+        4 => Ok(NewExpiry::Set(ExpiryOption::find(args, 2)?)),
         _ => Err(Refusal::Syntax),
     }
 }
@@ -210,7 +212,7 @@ pub(super) fn getex(
         NewExpiry::Remove if stored.expire_ms().is_none() => {}
         NewExpiry::Remove => apply.put(&place, stored.payload(), None)?,
         NewExpiry::Set(expiry) => {
-            let expire_ms = expiry.at_ms(apply.time_ms, "getex")?;
+            let expire_ms = expiry.parse("getex")?.at_ms(apply.time_ms, "getex")?;
             apply.put(&place, stored.payload(), Some(expire_ms))?;
         }
     }
