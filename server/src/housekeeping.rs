@@ -13,8 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::memory_db::Durability;
-use strandline_engine::{Direction, Range, Read, Result};
+use strandline_engine::{Direction, Durability, Range, Read, Result};
 
 use crate::apply::EXPIRY;
 use crate::clock;

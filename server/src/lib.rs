@@ -27,8 +27,6 @@ pub mod housekeeping;
 pub mod key;
 pub mod listener;
 pub mod machine;
-#[allow(missing_docs, clippy::unwrap_used)]
-pub mod memory_db;
 pub mod reader;
 pub mod refusal;
 pub mod resp;

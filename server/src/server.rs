@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use crate::memory_db::Durability;
+use strandline_engine::Durability;
 use tokio::sync::Semaphore;
 
 use crate::auth::Password;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use strandline_engine::{BATCH_LEN_MAX, EntryHeader, EntryKind, Index, KEY_LEN_MAX};
+use strandline_engine::{BATCH_LEN_MAX, EntryHeader, EntryKind, Index, KEY_LEN_MAX, View};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -28,7 +28,6 @@ use crate::entry;
 use crate::event_loop::Slot;
 use crate::key::USER_KEY_LEN_MAX;
 use crate::machine::UNKNOWN_REPLY;
-use crate::memory_db::View;
 use crate::reader::Reader;
 use crate::refusal::{Failure, Refusal};
 use crate::resp::{Args, Limits, Parsed, Parser, Protocol, Reply};

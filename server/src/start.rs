@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::memory_db::DbOptions;
+use strandline_engine::DbOptions;
 use strandline_wal::disk::Rung;
 
 use crate::auth;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use strandline_engine::{EntryHeader, EntryKind, Error, Index, Result};
+use strandline_engine::{
+    Db, DbOptions, Durability, EntryHeader, EntryKind, Error, Index, Result, View,
+};
 use strandline_wal::disk::{RealDisk, Rung};
 
 use crate::apply::{EXPIRY, EXPIRY_NAME};
 use crate::machine::{Machine, Shared};
-use crate::memory_db::{Db, DbOptions, Durability, View};
 use crate::submission::{Answers, Run, Submissions};
 use crate::{clock, entry};
 
