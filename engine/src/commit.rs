@@ -132,6 +132,8 @@ impl Committer {
             }
         }
         applier.apply_early(&self.engine)?;
+        let applied = self.engine.applied();
+        applier.machine.published(applied);
         while self.engine.applied() < index {
             applier.check()?;
             applier.waiting += 1;
@@ -177,6 +179,7 @@ impl Applier {
             self.apply(engine, Index(lsn.0), record.payload)?;
         }
         self.apply_early(engine)?;
+        self.machine.published(engine.applied());
         Ok(true)
     }
 

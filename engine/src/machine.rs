@@ -141,6 +141,10 @@ pub trait Machine: Send {
     fn restore(&mut self, _state: &[u8]) -> Result<()> {
         Ok(())
     }
+
+    /// Everything applied so far, up to this index, is now visible to views: who waits for an answer
+    /// may have it and will read their own writes. Called once after each run of applied entries.
+    fn published(&mut self, _index: Index) {}
 }
 
 #[cfg(test)]

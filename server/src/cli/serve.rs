@@ -1,0 +1,98 @@
+//! `strandline serve`: runs a node until it is told to stop.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::{ConfigArguments, Outcome, Trouble};
+use crate::config::Origin;
+use crate::{shutdown, start};
+
+/// Flags of `serve`. They go over the environment, which goes over the file.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Directory of the data; created if it is missing.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Where to listen; port 0 takes any.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Password that clients must give.
+    #[arg(long, value_name = "PASSWORD")]
+    requirepass: Option<String>,
+    /// Listen beyond loopback without a password.
+    #[arg(long)]
+    insecure: bool,
+    /// How durable writes are made: auto, io_uring, pwritev2, direct-fdatasync, buffered-fdatasync,
+    /// fsync.
+    #[arg(long, value_name = "RUNG")]
+    rung: Option<String>,
+    /// When writes are acknowledged: disk (default) or memory.
+    #[arg(long, value_name = "LEVEL")]
+    durability: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    // A second subscriber in one process is a test's; it keeps the first.
+    let _ = log.with_max_level(log_level()).try_init();
+
+    let mut config = arguments.config.load()?;
+    let dir = match &arguments.dir {
+        Some(dir) => Some(dir.to_str().ok_or_else(|| {
+            Trouble::Usage("--dir is not valid UTF-8: choose another name".into())
+        })?),
+        None => None,
+    };
+    let flags = [
+        ("--dir", "dir", dir),
+        ("--listen", "listen", arguments.listen.as_deref()),
+        ("--requirepass", "requirepass", arguments.requirepass.as_deref()),
+        ("--insecure", "insecure", arguments.insecure.then_some("yes")),
+        ("--rung", "rung", arguments.rung.as_deref()),
+        ("--durability", "durability", arguments.durability.as_deref()),
+    ];
+    for (flag, name, value) in flags {
+        if let Some(value) = value {
+            config.set(name, value, Origin::Flag(flag))?;
+        }
+    }
+
+    let cannot_run = |error: start::Error| match error {
+        start::Error::Public(_) | start::Error::Config(_) => Trouble::Usage(error.to_string()),
+        error => Trouble::CannotRun(error.to_string()),
+    };
+    let node = start::start(config).map_err(cannot_run)?;
+    for address in node.addresses() {
+        println!("ready on {address}");
+    }
+    // Whoever waits for the line reads a pipe: it must not stay in the buffer.
+    let _ = std::io::stdout().flush();
+    wait_for_signals(&node)?;
+    node.finish().map_err(cannot_run)
+}
+
+fn log_level() -> tracing::Level {
+    let wanted = std::env::var("STRANDLINE_LOG").ok();
+    wanted.and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO)
+}
+
+/// Asks the node to stop at SIGTERM or SIGINT; returns when anybody has asked.
+fn wait_for_signals(node: &start::Node) -> Outcome {
+    let trouble = |error: std::io::Error| Trouble::CannotRun(format!("no signals: {error}"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(trouble)?;
+    let server = node.server();
+    runtime.block_on(async {
+        tokio::select! {
+            signalled = shutdown::signalled() => {
+                signalled.map_err(trouble)?;
+                tracing::info!("stopping: finishing what was received");
+                server.shutdown.ask();
+                Ok(())
+            }
+            () = server.shutdown.asked() => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,280 @@
+//! The state machine of the server: executes logged commands and answers those who wait.
+//!
+//! Beside the clients' commands there are two of the server's own, which keep house (see
+//! [`crate::housekeeping`]). Both decide what to do from the state and the entry's time alone, so that
+//! proposing one late, twice or never changes no answer.
+//!
+//! - `SWEEP from_ms`: deletes keys whose expiry has passed at the entry's time, oldest first,
+//!   beginning with those that expire at `from_ms`.
+//! - `RECLAIM from_space`: deletes what lies in spaces that no database has any more.
+//!
+//! Each does a slice and leaves the rest to the next.
+
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
+
+use strandline_engine::{
+    Changes, Direction, Entry, EntryKind, Error, Index, Machine as EngineMachine, Range, Read,
+    Result,
+};
+
+use crate::apply::{Apply, DATA, EXPIRY};
+use crate::command::{Handler, table};
+use crate::databases::{Databases, Directory};
+use crate::entry;
+use crate::key;
+use crate::refusal::Failure;
+use crate::resp::{Args, Reply, Span};
+use crate::submission::Answers;
+use crate::value::Stored;
+
+/// The opcode of `SWEEP`.
+pub const OPCODE_SWEEP: u16 = 1024;
+/// The opcode of `RECLAIM`.
+pub const OPCODE_RECLAIM: u16 = 1025;
+
+/// How many keys one slice of housekeeping deletes at most. Clients' commands wait for a slice: it
+/// takes about a millisecond.
+pub const SLICE_KEYS_MAX: usize = 512;
+/// How many bytes of keys one slice deletes at most; keys can be large, a batch is bounded.
+const SLICE_BYTES_MAX: usize = 1 << 20;
+
+/// The answer to a write of which it is not known whether it will be there. No client retries on
+/// this word.
+pub const UNKNOWN_REPLY: &[u8] =
+    b"-UNKNOWN the outcome of this write is not known: read before writing again\r\n";
+
+/// What the machine shares with the sessions.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where the databases are, for readers.
+    pub directory: Directory,
+    /// Why the store has stopped, if it has.
+    pub stopped: OnceLock<String>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { directory: Directory::new(&Databases::default()), stopped: OnceLock::new() }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Machine {
+    /// Where the databases are, as of the last applied entry.
+    databases: Databases,
+    /// Who waits for answers.
+    answers: Answers,
+    /// Brought up to date whenever applied entries become visible.
+    shared: Arc<Shared>,
+    /// Holds the places of the arguments of the command in execution.
+    spans: Vec<Span>,
+}
+
+impl Machine {
+    /// With all databases empty.
+    pub fn new(answers: Answers, shared: Arc<Shared>) -> Self {
+        Self { databases: Databases::default(), answers, shared, spans: Vec::new() }
+    }
+
+    /// Executes a command and writes its answer.
+    fn execute(
+        databases: &mut Databases,
+        entry: &Entry<'_>,
+        opcode: u16,
+        args: Args<'_>,
+        changes: &mut Changes<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<()> {
+        let database = usize::from(entry.header.database);
+        let mut apply = Apply { changes, databases, database, time_ms: entry.header.time_ms };
+        let done = match opcode {
+            OPCODE_SWEEP => sweep(&mut apply, args).map_err(Failure::from),
+            OPCODE_RECLAIM => reclaim(&mut apply, args).map_err(Failure::from),
+            opcode => {
+                let place = table::place_of_opcode(opcode).ok_or_else(|| unknown(entry, opcode))?;
+                let command = &table::COMMANDS[place];
+                let Handler::Write { apply: handler, .. } = command.handler else {
+                    unreachable!("only writes have opcodes");
+                };
+                if !command.takes(args.len()) {
+                    return Err(unknown(entry, opcode));
+                }
+                handler(&mut apply, args, reply)
+            }
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Failure::Refused(refusal)) => {
+                reply.error(&refusal.to_string());
+                Ok(())
+            }
+            Err(Failure::Store(error)) => Err(error),
+        }
+    }
+}
+
+fn unknown(entry: &Entry<'_>, opcode: u16) -> Error {
+    Error::Malformed {
+        what: "command",
+        offset: 0,
+        reason: format!(
+            "opcode {opcode} in database {} at index {}: a newer program wrote it",
+            entry.header.database, entry.index
+        ),
+    }
+}
+
+impl EngineMachine for Machine {
+    fn apply(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()> {
+        if entry.header.kind != EntryKind::COMMAND
+            || usize::from(entry.header.database) >= crate::databases::DATABASE_COUNT
+        {
+            return Err(unknown(entry, 0));
+        }
+        let opcode = entry::decode(entry.command, &mut self.spans)?;
+        let args = entry::args(entry.command, &self.spans);
+        let (out, protocol) = self.answers.begin(entry.index);
+        let mut reply = Reply::new(out, protocol);
+        Self::execute(&mut self.databases, entry, opcode, args, changes, &mut reply)?;
+        self.answers.answered(entry.index);
+        Ok(())
+    }
+
+    fn published(&mut self, _: Index) {
+        self.shared.directory.publish(&self.databases);
+        self.answers.deliver();
+    }
+
+    fn failed(&mut self, error: &Error) {
+        // Only the first reason is kept.
+        let _ = self.shared.stopped.set(error.to_string());
+        self.answers.give_up(UNKNOWN_REPLY);
+    }
+
+    fn state(&self) -> Vec<u8> {
+        self.databases.encode()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.databases = Databases::decode(state)?;
+        Ok(())
+    }
+}
+
+/// The number that a housekeeping command carries.
+fn number(args: Args<'_>) -> Result<u64> {
+    let bytes = args.get(1).and_then(|argument| argument.first_chunk::<8>());
+    let bytes = bytes.ok_or_else(|| Error::Malformed {
+        what: "housekeeping command",
+        offset: 0,
+        reason: "its number is missing".into(),
+    })?;
+    Ok(u64::from_le_bytes(*bytes))
+}
+
+/// Bounds one slice of housekeeping.
+#[derive(Default)]
+struct Slice {
+    keys: usize,
+    bytes: usize,
+}
+
+impl Slice {
+    fn has_room_for(&mut self, key: &[u8]) -> bool {
+        self.keys += 1;
+        self.bytes += key.len();
+        self.keys <= SLICE_KEYS_MAX && self.bytes <= SLICE_BYTES_MAX
+    }
+}
+
+fn sweep(apply: &mut Apply<'_, '_>, args: Args<'_>) -> Result<()> {
+    let from_ms = number(args)?;
+    let range = Range {
+        start: Bound::Included(key::expiry_key(from_ms, &[])),
+        end: Bound::Excluded(key::expiry_key(apply.time_ms.saturating_add(1), &[])),
+        direction: Direction::Forward,
+    };
+    let mut slice = Slice::default();
+    let mut expired = Vec::new();
+    for pair in apply.changes.range(EXPIRY, range) {
+        let (expiry_key, _) = pair?;
+        if !slice.has_room_for(&expiry_key) {
+            break;
+        }
+        expired.push(expiry_key);
+    }
+    for expiry_key in expired {
+        let (expire_ms, data_key) = key::split_expiry_key(&expiry_key);
+        match apply.databases.in_space(key::space_of(data_key)) {
+            Some(database) => {
+                let place = apply.find_in(database, key::user_key(data_key))?;
+                if place.stored_expire_ms() == Some(expire_ms) {
+                    apply.delete(&place)?;
+                } else {
+                    debug_assert!(false, "an expiry belongs to a key that has it");
+                    apply.changes.delete(EXPIRY, &expiry_key)?;
+                }
+            }
+            // The key was flushed with its database.
+            None => {
+                apply.changes.delete(EXPIRY, &expiry_key)?;
+                apply.changes.delete(DATA, data_key)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn reclaim(apply: &mut Apply<'_, '_>, args: Args<'_>) -> Result<()> {
+    let from_space = u32::try_from(number(args)?).unwrap_or(u32::MAX);
+    let Some((space, _)) = dead_space(&*apply.changes, apply.databases, from_space)? else {
+        return Ok(());
+    };
+    let mut slice = Slice::default();
+    let mut dead = Vec::new();
+    for pair in apply.changes.range(DATA, Range::prefix(&key::space_prefix(space))) {
+        let (data_key, value) = pair?;
+        if !slice.has_room_for(&data_key) {
+            break;
+        }
+        dead.push((data_key, Stored::decode(value)?.expire_ms()));
+    }
+    for (data_key, expire_ms) in dead {
+        apply.changes.delete(DATA, &data_key)?;
+        if let Some(expire_ms) = expire_ms {
+            apply.changes.delete(EXPIRY, &key::expiry_key(expire_ms, &data_key))?;
+        }
+    }
+    Ok(())
+}
+
+/// The first space from `from_space` on that holds keys and belongs to no database, if there is any,
+/// and the first of its keys.
+///
+/// # Errors
+///
+/// Those of the store.
+pub fn dead_space(
+    read: &dyn Read,
+    databases: &Databases,
+    from_space: u32,
+) -> Result<Option<(u32, Vec<u8>)>> {
+    let mut start = key::space_prefix(from_space);
+    loop {
+        let range = Range {
+            start: Bound::Included(start),
+            end: Bound::Unbounded,
+            direction: Direction::Forward,
+        };
+        let Some(pair) = read.range(DATA, range).next() else { return Ok(None) };
+        let (data_key, _) = pair?;
+        let space = key::space_of(&data_key);
+        if databases.in_space(space).is_none() {
+            return Ok(Some((space, data_key)));
+        }
+        let Some(next) = space.checked_add(1) else { return Ok(None) };
+        start = key::space_prefix(next);
+    }
+}

@@ -1,0 +1,211 @@
+//! The only place that knows the engine's `Db`: opening it, proposing runs, taking views, closing.
+//!
+//! Two threads lead: they write groups to the disk and apply what has become durable, so that one
+//! group fills while another is written (D11). Sessions never wait for the disk themselves.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use strandline_engine::{
+    Db, DbOptions, Durability, EntryHeader, EntryKind, Error, Index, Result, View,
+};
+use strandline_wal::disk::{RealDisk, Rung};
+
+use crate::apply::{EXPIRY, EXPIRY_NAME};
+use crate::machine::{Machine, Shared};
+use crate::submission::{Answers, Run, Submissions};
+use crate::{clock, entry};
+
+/// How many threads write to the log: one fills the disk while the other applies.
+const COMMIT_THREADS: usize = 2;
+
+/// A run that was refused before it was proposed, and why.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// The run, untouched; none if the refusal came after it was registered, and it was answered.
+    pub run: Option<Run>,
+}
+
+/// The store of a server.
+pub struct Store {
+    db: Db,
+    shared: Arc<Shared>,
+    submissions: Arc<Submissions>,
+    /// Whether writes are acknowledged from memory.
+    memory: AtomicBool,
+    rung: Rung,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Store").field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir` and starts its commit threads.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is in use, damaged, foreign or newer than this program, or cannot be read.
+    pub fn open(dir: &Path, options: DbOptions) -> Result<(Store, Vec<JoinHandle<()>>)> {
+        std::fs::create_dir_all(dir).map_err(|source| strandline_wal::Error::Io {
+            operation: "create directory",
+            path: dir.to_path_buf(),
+            offset: 0,
+            source,
+        })?;
+        let disk = Arc::new(RealDisk::open(dir, options.rung)?);
+        let rung = strandline_wal::disk::Disk::profile(&*disk).rung;
+        let shared = Arc::new(Shared::default());
+        let submissions = Arc::new(Submissions::default());
+        let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
+        let db = Db::open_with(disk, dir, options, Box::new(machine))?;
+        let threads = (0..COMMIT_THREADS).map(|number| spawn_leader(&db, number)).collect();
+        let store = Store { db, shared, submissions, memory: AtomicBool::new(false), rung };
+        let created = store.db.create_keyspace(EXPIRY_NAME)?;
+        if created != EXPIRY {
+            return Err(Error::Malformed {
+                what: "directory",
+                offset: 0,
+                reason: "it holds keyspaces of another program: a server needs one of its own"
+                    .into(),
+            });
+        }
+        Ok((store, threads))
+    }
+
+    /// Proposes a run: its entries are `payloads`, its session will be told.
+    ///
+    /// # Errors
+    ///
+    /// If nothing was proposed: a full disk, a log that has stopped, an entry that is too large.
+    pub fn submit(&self, payloads: &[&[u8]], run: Run) -> std::result::Result<(), Box<Refused>> {
+        let count = run.count;
+        debug_assert_eq!(u64::try_from(payloads.len()), Ok(count), "an entry for each write");
+        let durability = self.durability();
+        let mut run = Some(run);
+        let registered = self.db.append_then(payloads, durability, |last| {
+            if let Some(mut run) = run.take() {
+                run.first = Index(last.0 + 1 - count);
+                self.submissions.lock().push_back(run);
+            }
+        });
+        match registered {
+            Ok(last) => {
+                if durability == Durability::Disk {
+                    self.db.request(last);
+                }
+                Ok(())
+            }
+            Err(error) => Err(Box::new(Refused { error, run })),
+        }
+    }
+
+    /// Proposes a command of the server's own and waits until it is applied.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused, or the log stops.
+    pub fn keep_house(&self, opcode: u16, number: u64) -> Result<()> {
+        let header =
+            EntryHeader { time_ms: clock::now_ms(), ..EntryHeader::of_kind(EntryKind::COMMAND) };
+        let mut payload = Vec::new();
+        entry::encode(&mut payload, &header, opcode, [&number.to_le_bytes()[..]].into_iter());
+        let index = self.db.append(&[&payload], self.durability())?;
+        if self.durability() == Durability::Disk {
+            self.db.request(index);
+            self.db.wait(index)?;
+        }
+        Ok(())
+    }
+
+    /// When writes are acknowledged.
+    pub fn durability(&self) -> Durability {
+        if self.memory.load(Ordering::Relaxed) { Durability::Memory } else { Durability::Disk }
+    }
+
+    /// Changes when later writes are acknowledged.
+    pub fn set_durability(&self, durability: Durability) {
+        self.memory.store(durability == Durability::Memory, Ordering::Relaxed);
+    }
+
+    /// A consistent view of everything acknowledged so far.
+    pub fn view(&self) -> View {
+        self.db.view()
+    }
+
+    /// What the machine shares.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// How durable writes are made.
+    pub fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    /// The store below, for counters and verification.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Has everything that was appended made durable, without waiting.
+    pub fn request_sync(&self) {
+        self.db.request(self.db.applied());
+    }
+
+    /// Whether everything applied is on disk.
+    pub fn is_synced(&self) -> bool {
+        self.db.durable() >= self.db.applied()
+    }
+
+    /// Makes everything durable and gives the directory free; the commit threads end.
+    ///
+    /// # Errors
+    ///
+    /// If not everything could be made durable.
+    pub fn close(&self) -> Result<()> {
+        self.db.close()
+    }
+}
+
+fn spawn_leader(db: &Db, number: usize) -> JoinHandle<()> {
+    let db = db.clone();
+    let thread = std::thread::Builder::new().name(format!("commit-{number}"));
+    let spawned = thread.spawn(move || {
+        if let Err(error) = db.lead() {
+            tracing::error!(%error, "the log has stopped; writes are refused, reads go on");
+        }
+    });
+    spawned.expect("a thread can be started when the server starts")
+}
+
+/// The answer to a write that was refused before it was proposed. It says when trying again helps.
+pub fn refusal_text(error: &Error) -> String {
+    match error {
+        error if error.is_full() => {
+            "MISCONF the disk is full: nothing was written; writes resume by themselves when there \
+             is room"
+                .into()
+        }
+        Error::Stalled { reason } => format!(
+            "MISCONF tables cannot be written ({reason}): nothing was written; writes resume when \
+             that is mended"
+        ),
+        Error::Wal(strandline_wal::Error::TooLarge { size, size_max }) => {
+            format!("ERR a write of {size} bytes is over the limit of {size_max} bytes")
+        }
+        Error::Closed | Error::Wal(strandline_wal::Error::Closed) => {
+            "MISCONF the server is stopping: nothing was written".into()
+        }
+        error => format!(
+            "MISCONF writes are refused, reads are served: {error}; nothing was written; restart \
+             the server when the disk is mended"
+        ),
+    }
+}

@@ -1,0 +1,214 @@
+//! Runs of writes on their way through the log, and how their replies find the way back.
+//!
+//! A session proposes the consecutive writes of a pipeline as one *run*: consecutive entries, appended
+//! in one call. The machine answers each entry as it is applied, into the run's own buffer, and when
+//! the last one is visible to readers the run goes back to the thread that its session lives on: one
+//! message for a run, one wake-up for a thread and a group of runs.
+//!
+//! Invariant: a run is registered under the same lock under which it is appended. The machine takes
+//! the lock when it meets an entry that it knows no run for, so it cannot overtake the registration,
+//! and runs are registered in the order of their entries.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use strandline_engine::Index;
+use tokio::sync::Notify;
+
+use crate::resp::Protocol;
+
+/// Consecutive entries of one session.
+#[derive(Debug)]
+pub struct Run {
+    /// The first entry.
+    pub first: Index,
+    /// How many entries.
+    pub count: u64,
+    /// How many are answered.
+    pub answered: u64,
+    /// In which protocol to answer.
+    pub protocol: Protocol,
+    /// Which session waits, on its thread.
+    pub session: u64,
+    /// Which run of that session.
+    pub number: u64,
+    /// How many bytes it holds of the bound on what is in flight.
+    pub cost: u32,
+    /// The replies, in order.
+    pub replies: Vec<u8>,
+    /// Where to deliver it.
+    pub mailbox: Arc<Mailbox>,
+}
+
+impl Run {
+    /// The entry after the last one.
+    fn end(&self) -> u64 {
+        self.first.0 + self.count
+    }
+}
+
+/// What is delivered to one thread of sessions.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    /// Finished runs.
+    runs: Mutex<Vec<Run>>,
+    /// Wakes the thread.
+    pub notify: Notify,
+}
+
+impl Mailbox {
+    /// Takes everything that has been delivered.
+    pub fn take(&self, into: &mut Vec<Run>) {
+        into.append(&mut lock(&self.runs));
+    }
+}
+
+/// Runs that were appended and that the machine has not taken over yet.
+#[derive(Debug, Default)]
+pub struct Submissions {
+    /// In the order of their entries.
+    runs: Mutex<VecDeque<Run>>,
+}
+
+impl Submissions {
+    /// The lock under which a run is appended and registered.
+    pub fn lock(&self) -> MutexGuard<'_, VecDeque<Run>> {
+        lock(&self.runs)
+    }
+}
+
+/// The machine's end: the runs whose entries are being applied.
+#[derive(Debug)]
+pub struct Answers {
+    /// Shared with the sessions.
+    submissions: Arc<Submissions>,
+    /// Taken over, in the order of their entries.
+    runs: VecDeque<Run>,
+    /// Answered, and to be delivered once their entries are visible.
+    finished: Vec<Run>,
+    /// Takes the answers of entries that nobody waits for.
+    unheard: Vec<u8>,
+}
+
+impl Answers {
+    /// For a machine that answers `submissions`.
+    pub fn new(submissions: Arc<Submissions>) -> Self {
+        Self { submissions, runs: VecDeque::new(), finished: Vec::new(), unheard: Vec::new() }
+    }
+
+    /// Where to write the answer of the entry at `index`, and in which protocol.
+    /// [`answered`](Answers::answered) must follow.
+    pub fn begin(&mut self, index: Index) -> (&mut Vec<u8>, Protocol) {
+        if self.runs.is_empty() {
+            self.runs.append(&mut self.submissions.lock());
+        }
+        match self.runs.front_mut() {
+            Some(run) if run.first <= index => {
+                debug_assert_eq!(run.first.0 + run.answered, index.0, "runs follow one another");
+                (&mut run.replies, run.protocol)
+            }
+            _ => {
+                self.unheard.clear();
+                (&mut self.unheard, Protocol::Resp2)
+            }
+        }
+    }
+
+    /// The entry at `index` has its answer.
+    pub fn answered(&mut self, index: Index) {
+        let Some(run) = self.runs.front_mut() else { return };
+        if run.first > index {
+            return;
+        }
+        run.answered += 1;
+        if index.0 + 1 == run.end() {
+            self.finished.extend(self.runs.pop_front());
+        }
+    }
+
+    /// Delivers what is finished: its entries are visible.
+    pub fn deliver(&mut self) {
+        let mut woken: Vec<Arc<Mailbox>> = Vec::new();
+        for run in self.finished.drain(..) {
+            let mailbox = Arc::clone(&run.mailbox);
+            lock(&mailbox.runs).push(run);
+            if !woken.iter().any(|other| Arc::ptr_eq(other, &mailbox)) {
+                woken.push(mailbox);
+            }
+        }
+        for mailbox in woken {
+            mailbox.notify.notify_one();
+        }
+    }
+
+    /// Answers everything that is still waiting with `reply`, once for each entry, and delivers it.
+    pub fn give_up(&mut self, reply: &[u8]) {
+        self.runs.append(&mut self.submissions.lock());
+        for mut run in self.runs.drain(..) {
+            for _ in run.answered..run.count {
+                run.replies.extend_from_slice(reply);
+            }
+            self.finished.push(run);
+        }
+        self.deliver();
+    }
+}
+
+/// A lock whose holder panicked guards plain queues, which are whole at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(mailbox: &Arc<Mailbox>, first: u64, count: u64) -> Run {
+        Run {
+            first: Index(first),
+            count,
+            answered: 0,
+            protocol: Protocol::Resp2,
+            session: first,
+            number: 0,
+            cost: 0,
+            replies: Vec::new(),
+            mailbox: Arc::clone(mailbox),
+        }
+    }
+
+    fn delivered(mailbox: &Mailbox) -> Vec<(u64, Vec<u8>)> {
+        let mut runs = Vec::new();
+        mailbox.take(&mut runs);
+        runs.into_iter().map(|run| (run.session, run.replies)).collect()
+    }
+
+    #[test]
+    fn replies_go_to_the_run_they_belong_to_and_only_when_visible() {
+        let submissions = Arc::new(Submissions::default());
+        let mailbox = Arc::new(Mailbox::default());
+        let mut answers = Answers::new(Arc::clone(&submissions));
+        submissions.lock().extend([run(&mailbox, 5, 2), run(&mailbox, 8, 1)]);
+        for index in 4..=8 {
+            let (replies, _) = answers.begin(Index(index));
+            replies.extend_from_slice(index.to_string().as_bytes());
+            answers.answered(Index(index));
+        }
+        assert_eq!(delivered(&mailbox), []);
+        answers.deliver();
+        assert_eq!(delivered(&mailbox), [(5, b"56".to_vec()), (8, b"8".to_vec())]);
+    }
+
+    #[test]
+    fn giving_up_answers_what_is_missing() {
+        let submissions = Arc::new(Submissions::default());
+        let mailbox = Arc::new(Mailbox::default());
+        let mut answers = Answers::new(Arc::clone(&submissions));
+        submissions.lock().push_back(run(&mailbox, 1, 3));
+        answers.begin(Index(1)).0.extend_from_slice(b"a");
+        answers.answered(Index(1));
+        submissions.lock().push_back(run(&mailbox, 4, 1));
+        answers.give_up(b"?");
+        assert_eq!(delivered(&mailbox), [(1, b"a??".to_vec()), (4, b"?".to_vec())]);
+    }
+}
