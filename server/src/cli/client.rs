@@ -25,7 +25,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What the server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// A status, such as `OK`.
     Status(String),
     /// An error, with its code as first word.
@@ -42,14 +42,14 @@ pub enum Reply {
 
 impl Reply {
     /// Whether it is the status `OK`.
-    pub fn is_ok(&self) -> bool {
+    pub(crate) fn is_ok(&self) -> bool {
         matches!(self, Reply::Status(text) if text == "OK")
     }
 }
 
 /// A connection to a server.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     /// Bytes received; those before `taken` have been given out as replies.
     input: Vec<u8>,
@@ -65,7 +65,7 @@ impl Connection {
     /// # Errors
     ///
     /// If nobody listens there.
-    pub fn open(address: SocketAddr, timeout: Duration) -> io::Result<Connection> {
+    pub(crate) fn open(address: SocketAddr, timeout: Duration) -> io::Result<Connection> {
         let stream = TcpStream::connect_timeout(&address, timeout)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
@@ -74,7 +74,7 @@ impl Connection {
     }
 
     /// Queues a command.
-    pub fn queue(&mut self, arguments: &[&[u8]]) {
+    pub(crate) fn queue(&mut self, arguments: &[&[u8]]) {
         let out = &mut self.output;
         // Writing to a vector does not fail.
         let _ = write!(out, "*{}\r\n", arguments.len());
@@ -90,7 +90,7 @@ impl Connection {
     /// # Errors
     ///
     /// If the connection is broken.
-    pub fn send(&mut self) -> io::Result<()> {
+    pub(crate) fn send(&mut self) -> io::Result<()> {
         let sent = self.stream.write_all(&self.output);
         self.output.clear();
         sent
@@ -101,7 +101,7 @@ impl Connection {
     /// # Errors
     ///
     /// If the connection is broken or what comes back is not the protocol.
-    pub fn ask(&mut self, arguments: &[&[u8]]) -> io::Result<Reply> {
+    pub(crate) fn ask(&mut self, arguments: &[&[u8]]) -> io::Result<Reply> {
         self.queue(arguments);
         self.send()?;
         self.reply()
@@ -112,7 +112,7 @@ impl Connection {
     /// # Errors
     ///
     /// As for [`ask`](Connection::ask).
-    pub fn reply(&mut self) -> io::Result<Reply> {
+    pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         loop {
             if let Some(reply) = self.take()? {
                 return Ok(reply);
@@ -126,7 +126,7 @@ impl Connection {
     /// # Errors
     ///
     /// If what was received is not the protocol.
-    pub fn take(&mut self) -> io::Result<Option<Reply>> {
+    pub(crate) fn take(&mut self) -> io::Result<Option<Reply>> {
         match parse(&self.input[self.taken..], 0)? {
             Some((reply, len)) => {
                 self.taken += len;
@@ -141,7 +141,7 @@ impl Connection {
     /// # Errors
     ///
     /// If the connection is broken or was closed by the server.
-    pub fn fill(&mut self) -> io::Result<()> {
+    pub(crate) fn fill(&mut self) -> io::Result<()> {
         self.input.drain(..self.taken);
         self.taken = 0;
         if self.input.len() > REPLY_LEN_MAX {
@@ -169,7 +169,7 @@ impl Connection {
 /// # Errors
 ///
 /// If the system refuses to wait.
-pub fn wait<'a>(
+pub(crate) fn wait<'a>(
     connections: impl Iterator<Item = &'a Connection>,
     timeout: Duration,
     ready: &mut Vec<bool>,

@@ -41,20 +41,20 @@ const SECONDS_MAX: u64 = 3600;
 
 /// Write at full speed, kill -9, restart, read every acknowledged write back.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// How many nodes. One so far: replication is not there yet.
     #[arg(long, default_value_t = 1)]
-    pub nodes: u32,
+    pub(crate) nodes: u32,
     /// How long to write before the kill.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Print one JSON object instead of the table.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Runs the demo: exit code 0 if nothing was lost or wrong, 1 if something was, 3 if it could not run.
-pub fn run(args: DemoArgs) -> ExitCode {
+pub(crate) fn run(args: DemoArgs) -> ExitCode {
     let outcome = show(&args).map(|report| {
         match args.json {
             true => println!("{}", report.json()),

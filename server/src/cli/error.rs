@@ -10,19 +10,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Exit code for an answer that is bad: lost writes, damage found.
-pub const EXIT_BAD: u8 = 1;
+pub(crate) const EXIT_BAD: u8 = 1;
 /// Exit code for wrong usage.
-pub const EXIT_USAGE: u8 = 2;
+pub(crate) const EXIT_USAGE: u8 = 2;
 /// Exit code for what could not run.
-pub const EXIT_CANNOT: u8 = 3;
+pub(crate) const EXIT_CANNOT: u8 = 3;
 
 /// The result of a step of a verb.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// Why a verb could not do its work.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Error {
+pub(crate) enum Error {
     /// The arguments make no sense together.
     Usage {
         /// What is wrong and what to say instead.
@@ -82,7 +82,7 @@ pub enum Error {
 
 impl Error {
     /// The exit code that goes with it.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Usage { .. } => EXIT_USAGE,
             _ => EXIT_CANNOT,
@@ -136,7 +136,7 @@ impl From<strandline_engine::Error> for Error {
 
 /// Turns the end of a verb into an exit code: `true` is a good answer, `false` a bad one, and an error
 /// is told on standard error.
-pub fn exit(verb: &str, outcome: Result<bool>) -> ExitCode {
+pub(crate) fn exit(verb: &str, outcome: Result<bool>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_BAD),

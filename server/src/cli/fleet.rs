@@ -14,11 +14,9 @@ use super::client::{self, Connection, Reply};
 
 /// How long a connection attempt may take. The server is on this machine, or near.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long to wait for replies before looking at the clock again.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What a fleet does.
-pub trait Task {
+pub(crate) trait Task {
     /// Queues the next requests of `connection`, whose window is empty; returns how many. 0 leaves the
     /// connection idle for this round.
     fn ask(&mut self, connection: usize, out: &mut Connection) -> usize;
@@ -28,7 +26,7 @@ pub trait Task {
 
 /// The connections of one thread.
 #[derive(Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     members: Vec<Connection>,
     /// How many replies each one still owes.
     owed: Vec<usize>,
@@ -42,20 +40,20 @@ impl Fleet {
     /// # Errors
     ///
     /// If one of them cannot be opened.
-    pub fn open(address: SocketAddr, count: usize) -> io::Result<Fleet> {
+    pub(crate) fn open(address: SocketAddr, count: usize) -> io::Result<Fleet> {
         let members = (0..count)
             .map(|_| Connection::open(address, CONNECT_MAX))
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Fleet { owed: vec![0; members.len()], ready: Vec::new(), members })
     }
 
-    /// Asks on every connection that owes nothing, waits a little for replies and takes them. Returns
-    /// how many requests are still without an answer.
+    /// Asks on every connection that owes nothing, waits for replies, no longer than `timeout`, and
+    /// takes them. Returns how many requests are still without an answer.
     ///
     /// # Errors
     ///
     /// If a connection broke; replies that had been received before have been taken.
-    pub fn round(&mut self, task: &mut dyn Task) -> io::Result<usize> {
+    pub(crate) fn round(&mut self, task: &mut dyn Task, timeout: Duration) -> io::Result<usize> {
         for (place, connection) in self.members.iter_mut().enumerate() {
             if self.owed[place] == 0 {
                 self.owed[place] = task.ask(place, connection);
@@ -64,7 +62,7 @@ impl Fleet {
                 }
             }
         }
-        self.collect(task, LOOK)
+        self.collect(task, timeout)
     }
 
     /// Takes the replies that are there within `timeout`, without asking. Returns how many requests
@@ -73,7 +71,7 @@ impl Fleet {
     /// # Errors
     ///
     /// As for [`round`](Fleet::round).
-    pub fn collect(&mut self, task: &mut dyn Task, timeout: Duration) -> io::Result<usize> {
+    pub(crate) fn collect(&mut self, task: &mut dyn Task, timeout: Duration) -> io::Result<usize> {
         if self.owed.iter().all(|&owed| owed == 0) {
             return Ok(0);
         }
@@ -89,7 +87,7 @@ impl Fleet {
 
     /// Takes whatever the broken or ending connections still hold, each to its own end: an answer that
     /// arrived was given, whatever happened afterwards.
-    pub fn drain(&mut self, task: &mut dyn Task) {
+    pub(crate) fn drain(&mut self, task: &mut dyn Task) {
         for place in 0..self.members.len() {
             while self.owed[place] > 0 {
                 // What remains unanswered is unknown, and counted by nobody.

@@ -25,7 +25,7 @@ const LOG_LINES: usize = 5;
 
 /// A running server.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     child: Child,
     address: SocketAddr,
 }
@@ -37,20 +37,24 @@ impl Node {
     /// # Errors
     ///
     /// If it cannot be started, ends, or does not become ready within a minute.
-    pub fn start(
+    pub(crate) fn start(
         dir: &Path,
         address: SocketAddr,
         settings: &[String],
         log: &Path,
     ) -> Result<Node> {
         let program = program()?;
-        let refused = |source| Error::Path {
-            operation: "create file",
-            path: log.to_path_buf(),
-            source,
-        };
+        let refused =
+            |source| Error::Path { operation: "create file", path: log.to_path_buf(), source };
         let log_file = File::create(log).map_err(refused)?;
-        let mut child = Command::new(&program)
+        let mut command = Command::new(&program);
+        // The user's own settings (a password, another directory) are not meant for this server.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("STRANDLINE_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .arg("serve")
             .arg("--dir")
             .arg(dir)
@@ -77,7 +81,7 @@ impl Node {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -86,9 +90,12 @@ impl Node {
     /// # Errors
     ///
     /// If it has ended by itself before: then nothing was shown.
-    pub fn kill(mut self) -> Result<()> {
+    pub(crate) fn kill(mut self) -> Result<()> {
         if let Ok(Some(status)) = self.child.try_wait() {
-            return Err(Error::Answer { asked: "to run", found: format!("an early end: {status}") });
+            return Err(Error::Answer {
+                asked: "to run",
+                found: format!("an early end: {status}"),
+            });
         }
         self.end();
         Ok(())
@@ -175,7 +182,8 @@ mod tests {
     #[test]
     fn the_address_is_found_in_a_ready_line() {
         let expected = Some(SocketAddr::from(([127, 0, 0, 1], 6379)));
-        for line in ["ready on 127.0.0.1:6379", "ready, addr=127.0.0.1:6379.", "(127.0.0.1:6379) ready"]
+        for line in
+            ["ready on 127.0.0.1:6379", "ready, addr=127.0.0.1:6379.", "(127.0.0.1:6379) ready"]
         {
             assert_eq!(address_in(line), expected, "{line}");
         }

@@ -20,7 +20,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// A temporary directory, removed on drop.
 #[derive(Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
 }
 
@@ -31,7 +31,7 @@ impl Scratch {
     /// # Errors
     ///
     /// If no directory can be made there.
-    pub fn create(parent: Option<&Path>, purpose: &str) -> Result<Scratch> {
+    pub(crate) fn create(parent: Option<&Path>, purpose: &str) -> Result<Scratch> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
         for attempt in 0..NAMES_MAX {
             let name = format!("strandline-{purpose}-{}-{attempt}", std::process::id());
@@ -53,7 +53,7 @@ impl Scratch {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -70,12 +70,10 @@ impl Drop for Scratch {
 /// # Errors
 ///
 /// If the system refuses.
-pub fn watch_for_interrupts() -> Result<()> {
+pub(crate) fn watch_for_interrupts() -> Result<()> {
     let refused = |source| Error::System { what: "how to catch signals", source };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(refused)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(refused)?;
     let (mut interrupt, mut terminate) = {
         use tokio::signal::unix::{SignalKind, signal};
         let _inside = runtime.enter();
@@ -102,7 +100,7 @@ pub fn watch_for_interrupts() -> Result<()> {
 /// # Errors
 ///
 /// [`Error::Interrupted`].
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     match INTERRUPTED.load(Ordering::Relaxed) {
         true => Err(Error::Interrupted),
         false => Ok(()),
@@ -127,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_missing_parent_is_named() {
-        let error = Scratch::create(Some(Path::new("/nowhere/at/all")), "test").expect_err("missing");
+        let error =
+            Scratch::create(Some(Path::new("/nowhere/at/all")), "test").expect_err("missing");
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
     }
 }

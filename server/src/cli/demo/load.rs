@@ -25,6 +25,8 @@ const READ_PIPELINE: u64 = 64;
 const VALUE_LEN: usize = 104;
 /// How long to wait before connecting again to a server that is down.
 const RECONNECT: Duration = Duration::from_millis(2);
+/// How long to wait for replies before looking whether to stop.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long the last replies may take once writing has been stopped.
 const LAST_REPLIES: Duration = Duration::from_secs(30);
 
@@ -51,7 +53,7 @@ fn value(connection: usize, number: u64) -> [u8; VALUE_LEN] {
 
 /// What the threads of a demo share.
 #[derive(Debug)]
-pub struct Course {
+pub(crate) struct Course {
     address: SocketAddr,
     acknowledged: AtomicU64,
     stopped: AtomicBool,
@@ -64,7 +66,7 @@ pub struct Course {
 
 impl Course {
     /// A course on the server at `address`.
-    pub fn new(address: SocketAddr) -> Course {
+    pub(crate) fn new(address: SocketAddr) -> Course {
         Course {
             address,
             acknowledged: AtomicU64::new(0),
@@ -76,27 +78,27 @@ impl Course {
     }
 
     /// How many writes have been acknowledged.
-    pub fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Notes that the server is killed now.
-    pub fn kill(&self) -> Instant {
+    pub(crate) fn kill(&self) -> Instant {
         *self.killed.get_or_init(Instant::now)
     }
 
     /// When writing went on after the kill, if it has.
-    pub fn resumed(&self) -> Option<Instant> {
+    pub(crate) fn resumed(&self) -> Option<Instant> {
         self.resumed.get().copied()
     }
 
     /// Ends the writing.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
     /// The first error that the server answered, if any.
-    pub fn refusal(&self) -> Option<String> {
+    pub(crate) fn refusal(&self) -> Option<String> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -107,7 +109,7 @@ impl Course {
 
 /// What one connection has written.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     connection: usize,
     /// The number of the next write.
     next: u64,
@@ -121,17 +123,17 @@ pub struct Ledger {
 
 impl Ledger {
     /// An empty one.
-    pub fn new(connection: usize) -> Ledger {
+    pub(crate) fn new(connection: usize) -> Ledger {
         Ledger { connection, next: 0, replied: 0, acknowledged: Vec::new(), refused: 0 }
     }
 
     /// How many writes were acknowledged.
-    pub fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.iter().map(|range| range.end - range.start).sum()
     }
 
     /// How many writes were refused with an error.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused
     }
 
@@ -170,7 +172,11 @@ impl Task for Writer<'_> {
         }
         let ledger = &mut self.ledgers[connection];
         for number in ledger.next..ledger.next + PIPELINE {
-            out.queue(&[b"SET", &key(ledger.connection, number), &value(ledger.connection, number)]);
+            out.queue(&[
+                b"SET",
+                &key(ledger.connection, number),
+                &value(ledger.connection, number),
+            ]);
         }
         ledger.next += PIPELINE;
         usize::try_from(PIPELINE).expect("a window is small")
@@ -192,7 +198,7 @@ impl Task for Writer<'_> {
 
 /// Writes until the course is stopped, through the death and return of the server, and returns what
 /// was acknowledged.
-pub fn write(course: &Course, ledgers: Vec<Ledger>) -> Vec<Ledger> {
+pub(crate) fn write(course: &Course, ledgers: Vec<Ledger>) -> Vec<Ledger> {
     let mut writer = Writer { course, ledgers, is_after_kill: false };
     while !course.is_stopped() {
         let was_killed = course.killed.get().is_some();
@@ -203,7 +209,7 @@ pub fn write(course: &Course, ledgers: Vec<Ledger>) -> Vec<Ledger> {
         writer.is_after_kill = was_killed;
         let mut stopped_at = None;
         loop {
-            match fleet.round(&mut writer) {
+            match fleet.round(&mut writer, LOOK) {
                 Ok(0) if course.is_stopped() => break,
                 Ok(_) if !course.is_stopped() => {}
                 // The last replies are waited for, but not for ever.
@@ -222,13 +228,13 @@ pub fn write(course: &Course, ledgers: Vec<Ledger>) -> Vec<Ledger> {
 
 /// What reading back found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Check {
+pub(crate) struct Check {
     /// Acknowledged writes that are there with their value.
-    pub right: u64,
+    pub(crate) right: u64,
     /// Acknowledged writes that are not there.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// Acknowledged writes that are there with another value.
-    pub wrong: u64,
+    pub(crate) wrong: u64,
 }
 
 /// The reading side of one thread.
@@ -271,7 +277,7 @@ impl Task for Reader<'_> {
 /// # Errors
 ///
 /// If the server does not answer, or answers with anything but a value or none.
-pub fn read_back(
+pub(crate) fn read_back(
     address: SocketAddr,
     ledgers: &[Ledger],
     progress: &dyn Fn(u64),
@@ -291,7 +297,7 @@ pub fn read_back(
     let mut told = 0;
     let total: u64 = ledgers.iter().map(Ledger::acknowledged).sum();
     loop {
-        fleet.round(&mut reader).map_err(broken)?;
+        fleet.round(&mut reader, LOOK).map_err(broken)?;
         scratch::check()?;
         if let Some(odd) = reader.odd {
             return Err(Error::Answer { asked: "GET", found: format!("{odd:?}") });

@@ -7,47 +7,47 @@ use super::load::{Check, Ledger};
 
 /// The result of a demo.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// How many nodes there were.
-    pub nodes: u32,
+    pub(crate) nodes: u32,
     /// How long was written before the kill, in seconds.
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Writes acknowledged per second before the kill.
-    pub writes_per_s: u64,
+    pub(crate) writes_per_s: u64,
     /// From the kill to the server's being ready again.
-    pub ready_after: Duration,
+    pub(crate) ready_after: Duration,
     /// From the kill to the next acknowledged write.
-    pub resumed_after: Duration,
+    pub(crate) resumed_after: Duration,
     /// Writes acknowledged, before and after the kill.
-    pub acknowledged: u64,
+    pub(crate) acknowledged: u64,
     /// Writes refused with an error.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// What reading back found.
-    pub check: Check,
+    pub(crate) check: Check,
 }
 
 impl Report {
     /// Adds what was written.
-    pub fn take_ledgers(&mut self, ledgers: &[Ledger]) {
+    pub(crate) fn take_ledgers(&mut self, ledgers: &[Ledger]) {
         self.acknowledged += ledgers.iter().map(Ledger::acknowledged).sum::<u64>();
         self.refused += ledgers.iter().map(Ledger::refused).sum::<u64>();
     }
 
     /// Adds what was read back.
-    pub fn take_check(&mut self, check: &Check) {
+    pub(crate) fn take_check(&mut self, check: &Check) {
         self.check.right += check.right;
         self.check.lost += check.lost;
         self.check.wrong += check.wrong;
     }
 
     /// Whether every acknowledged write was read back, and there were some.
-    pub fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         let Check { right, lost, wrong } = self.check;
         lost == 0 && wrong == 0 && right == self.acknowledged && right > 0
     }
 
     /// For programs.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "nodes": self.nodes,
             "seconds": self.seconds,
@@ -62,7 +62,7 @@ impl Report {
     }
 
     /// For people.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let rows = [
             ("writes per second", grouped(self.writes_per_s)),
             ("acknowledged", grouped(self.acknowledged)),
@@ -88,7 +88,7 @@ impl Report {
 }
 
 /// A rate, rounded down.
-pub fn per_second(count: u64, time: Duration) -> u64 {
+pub(crate) fn per_second(count: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     count.saturating_mul(1000) / millis
 }
