@@ -175,7 +175,11 @@ impl Report {
     fn text(&self) -> String {
         let advice = self.advice();
         let mut text = format!("{}\n", self.disk);
-        text += &format!("open files         {} (at most {})\n", shown(self.descriptors), shown(self.descriptors_hard));
+        text += &format!(
+            "open files         {} (at most {})\n",
+            shown(self.descriptors),
+            shown(self.descriptors_hard)
+        );
         let memory = self.memory().map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20));
         text += &format!("memory             {memory}\n");
         text += &format!("processors         {}\n", self.processors);

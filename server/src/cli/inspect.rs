@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn a_segment_is_described() {
         let scratch = Scratch::create(None, "test").expect("there is a temporary directory");
-        let disk = Arc::new(RealDisk::open(scratch.path(), Some(Rung::PortableFsync)).expect("opens"));
+        let disk =
+            Arc::new(RealDisk::open(scratch.path(), Some(Rung::PortableFsync)).expect("opens"));
         let options = Options { segment_size: 1 << 20, ..Options::default() };
         let (wal, _) = Wal::open(disk, scratch.path(), options).expect("it is empty");
         let lsn = wal.append(b"record").expect("there is room");

@@ -1,0 +1,270 @@
+//! `verify DIR`: reads every checksum of a store that no process has open.
+//!
+//! The log, the manifest and every table are read from front to back, and everything that is damaged
+//! is listed: file, offset, what belongs there, what stands there. Nothing is changed. A shared lock
+//! keeps a node from opening the directory meanwhile; while one has it open, this refuses, since
+//! files come and go then.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use rustix::fs::FlockOperation;
+use serde_json::{Value, json};
+use strandline_engine::{log_dir, state_dir};
+
+use super::error::{self, Error, Result};
+use super::inspect::reading_disk;
+
+/// The file that a log is locked by.
+const LOCK_FILE: &str = "LOCK";
+
+/// Read every checksum of a store that is not running.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Its directory.
+    pub(crate) dir: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Verifies: exit code 0 if nothing is damaged, 1 if something is, 3 if it could not run.
+pub(crate) fn run(args: VerifyArgs) -> ExitCode {
+    let outcome = verify(&args.dir).map(|report| {
+        match args.json {
+            true => println!("{}", report.json(&args.dir)),
+            false => print!("{}", report.text()),
+        }
+        report.damages.is_empty()
+    });
+    error::exit("verify", outcome)
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Report {
+    segments: u64,
+    groups: u64,
+    first: u64,
+    last: u64,
+    tables: u64,
+    cells: u64,
+    damages: Vec<Damage>,
+}
+
+/// One damage. Where an error tells no file or offset, the fields are empty.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Damage {
+    file: String,
+    offset: u64,
+    expected: String,
+    found: String,
+}
+
+impl Damage {
+    /// What an error says of damage.
+    ///
+    /// # Errors
+    ///
+    /// The error itself if it speaks of no damage: then the answer is not known.
+    fn of(error: strandline_wal::Error) -> Result<Damage> {
+        use strandline_wal::Error as Log;
+        match error {
+            Log::Corruption { path, offset, expected, found } => {
+                Ok(Damage { file: path.display().to_string(), offset, expected, found })
+            }
+            Log::Foreign { path, expected, found } => {
+                Ok(Damage { file: path.display().to_string(), offset: 0, expected, found })
+            }
+            Log::Io { operation, path, offset, source }
+                if matches!(source.kind(), std::io::ErrorKind::NotFound)
+                    || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
+            {
+                Ok(Damage {
+                    file: path.display().to_string(),
+                    offset,
+                    expected: "bytes that can be read".into(),
+                    found: format!("{operation}: {source}"),
+                })
+            }
+            error => Err(error.into()),
+        }
+    }
+}
+
+fn verify(dir: &Path) -> Result<Report> {
+    let log = log_dir(dir);
+    if !log.is_dir() {
+        return Err(Error::Path {
+            operation: "find a store in",
+            path: dir.to_path_buf(),
+            source: std::io::ErrorKind::NotFound.into(),
+        });
+    }
+    let _lock = lock(&log)?;
+    let disk = reading_disk(dir)?;
+    let mut report = Report::default();
+    let found = strandline_wal::verify(&*disk, &log)?;
+    report.segments = u64::try_from(found.segments).unwrap_or(u64::MAX);
+    report.groups = u64::try_from(found.groups).unwrap_or(u64::MAX);
+    report.first = found.first.0;
+    report.last = found.last.0;
+    for error in found.damages {
+        report.damages.push(Damage::of(error)?);
+    }
+    let state = state_dir(dir);
+    // A node that was killed in its first moment has a log and nothing else yet.
+    if state.is_dir() {
+        let found = strandline_engine::verify_state(&disk, &state)?;
+        report.tables = found.tables;
+        report.cells = found.checked;
+        for error in found.damage {
+            match error {
+                strandline_engine::Error::Wal(error) => report.damages.push(Damage::of(error)?),
+                other => report.damages.push(Damage {
+                    file: state.display().to_string(),
+                    found: other.to_string(),
+                    ..Damage::default()
+                }),
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Keeps nodes out as long as the result lives. A copy of a directory may have no lock file; then
+/// nobody has it open, and nothing is created.
+fn lock(log: &Path) -> Result<Option<fs::File>> {
+    let path = log.join(LOCK_FILE);
+    let refused = |operation| {
+        let path = path.clone();
+        move |source| Error::Path { operation, path, source }
+    };
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refused("open")(error)),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Error::Log(strandline_wal::Error::Locked { path }))
+        }
+        Err(error) => Err(refused("lock")(error.into())),
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "log: {} segments, {} groups, positions {} to {}\nstate: {} tables, {} cells\n",
+            self.segments, self.groups, self.first, self.last, self.tables, self.cells
+        );
+        for damage in &self.damages {
+            let Damage { file, offset, expected, found } = damage;
+            text += &format!("DAMAGED {file} at {offset}: expected {expected}, found {found}\n");
+        }
+        text += &match self.damages.len() {
+            0 => "every checksum is right\n".to_owned(),
+            count => format!("{count} damaged\n"),
+        };
+        text
+    }
+
+    fn json(&self, dir: &Path) -> Value {
+        let damages: Vec<Value> = self
+            .damages
+            .iter()
+            .map(|one| {
+                json!({
+                    "file": one.file,
+                    "offset": one.offset,
+                    "expected": one.expected,
+                    "found": one.found,
+                })
+            })
+            .collect();
+        json!({
+            "dir": dir.display().to_string(),
+            "segments": self.segments,
+            "groups": self.groups,
+            "first": self.first,
+            "last": self.last,
+            "tables": self.tables,
+            "cells": self.cells,
+            "damages": damages,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::scratch::Scratch;
+    use std::os::unix::fs::FileExt;
+    use strandline_engine::{Db, DbOptions, KeyspaceId};
+
+    /// A closed store with a few keys in its log and in a table.
+    fn store() -> Scratch {
+        let scratch = Scratch::create(None, "test").expect("there is a temporary directory");
+        let db = Db::open(scratch.path(), DbOptions::default()).expect("it is empty");
+        for number in 0..100 {
+            let key = format!("key{number}");
+            db.put(KeyspaceId::DEFAULT, key.as_bytes(), b"value").expect("there is room");
+        }
+        db.flush().expect("there is room");
+        db.put(KeyspaceId::DEFAULT, b"last", b"value").expect("there is room");
+        db.close().expect("the disk works");
+        scratch
+    }
+
+    /// Turns a bit of the first file in `dir` whose name ends like this.
+    fn damage(dir: &Path, ending: &str, offset: u64) {
+        let mut entries = fs::read_dir(dir).expect("it is there").flatten();
+        let path = entries
+            .find(|entry| entry.file_name().to_string_lossy().ends_with(ending))
+            .expect("there is such a file")
+            .path();
+        let file = fs::File::options().read(true).write(true).open(path).expect("it is ours");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).expect("it is long enough");
+        file.write_all_at(&[byte[0] ^ 0x10], offset).expect("it is ours");
+    }
+
+    #[test]
+    fn a_store_that_was_closed_is_clean() {
+        let scratch = store();
+        let report = verify(scratch.path()).expect("it can be read");
+        assert_eq!(report.damages, vec![]);
+        assert!(report.groups > 0 && report.tables > 0, "{report:?}");
+        assert!(report.text().contains("every checksum is right"));
+    }
+
+    #[test]
+    fn a_turned_bit_in_a_table_is_found() {
+        let scratch = store();
+        damage(&state_dir(scratch.path()), ".table", 100);
+        let report = verify(scratch.path()).expect("it can be read");
+        assert_eq!(report.damages.len(), 1, "{report:?}");
+        assert!(report.damages[0].file.ends_with(".table"));
+        assert_eq!(report.json(scratch.path())["damages"][0]["file"], report.damages[0].file);
+    }
+
+    #[test]
+    fn a_store_in_use_is_refused() {
+        let scratch = store();
+        let db = Db::open(scratch.path(), DbOptions::default()).expect("it was closed");
+        let error = verify(scratch.path()).expect_err("it is open");
+        assert!(matches!(error, Error::Log(strandline_wal::Error::Locked { .. })), "{error}");
+        drop(db);
+    }
+
+    #[test]
+    fn what_is_no_store_is_refused() {
+        let scratch = Scratch::create(None, "test").expect("there is a temporary directory");
+        let error = verify(scratch.path()).expect_err("it is empty");
+        assert!(error.to_string().contains("find a store in"), "{error}");
+    }
+}
