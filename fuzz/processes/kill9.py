@@ -100,8 +100,8 @@ def expected(key, version):
 
 def settle_unknown(client, known, unknown):
     """Looks which of the possible versions of unanswered writes are there; they stay from now on.
-    Returns how many keys have none of them."""
-    wrong = 0
+    Returns how many keys have nothing, and how many something else."""
+    lost = wrong = 0
     for key, versions in unknown.items():
         found = client.ask("GET", key)
         if isinstance(found, ServerError):
@@ -112,9 +112,11 @@ def settle_unknown(client, known, unknown):
                 known[key] = version
                 break
         else:
-            wrong += 1
-            print(f"{key}: {found!r} is none of versions {possible}", file=sys.stderr)
-    return wrong
+            lost += found is None
+            wrong += found is not None
+            if lost + wrong <= 5:
+                print(f"BAD {key}: {found!r} is none of versions {possible}", file=sys.stderr)
+    return lost, wrong
 
 
 def check(client, pairs):
@@ -156,7 +158,9 @@ def work(parsed, directory):
             restart_max = max(restart_max, server.start())
             client = server.connect()
             for writer in writers:
-                totals["wrong"] += settle_unknown(client, writer.known, writer.unknown)
+                lost, wrong = settle_unknown(client, writer.known, writer.unknown)
+                totals["lost"] += lost
+                totals["wrong"] += wrong
             everything = [pair for part in known for pair in part.items()]
             sample = everything if number == parsed.rounds - 1 else rng.sample(
                 everything, min(SAMPLE, len(everything)))
