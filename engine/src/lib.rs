@@ -21,6 +21,7 @@ mod read;
 mod stats;
 mod table;
 mod verify;
+mod verify_state;
 mod view;
 mod work;
 
@@ -41,6 +42,7 @@ pub use read::{Direction, Pair, Range, Read, Value};
 pub use stats::{LevelStats, Stats};
 pub use table::{Compression, inspect as inspect_table};
 pub use verify::VerifyReport;
+pub use verify_state::verify_state;
 pub use view::View;
 pub use work::Worked;
 

@@ -54,3 +54,63 @@ fn verify_named(disk: &Arc<dyn Disk>, dir: &Path, report: &mut VerifyReport) -> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use strandline_wal::disk::{RealDisk, Rung};
+
+    use super::*;
+    use crate::{Db, DbOptions, KeyspaceId, state_dir};
+
+    /// A closed store with two tables: its directory, the disk and the tables' paths.
+    fn store() -> (tempfile::TempDir, Arc<dyn Disk>, Vec<PathBuf>) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = DbOptions { background: false, ..DbOptions::default() };
+        let db = Db::open(dir.path(), options).unwrap();
+        for key in ["a", "b"] {
+            db.put(KeyspaceId::DEFAULT, key.as_bytes(), b"value").unwrap();
+            db.flush().unwrap();
+        }
+        db.close().unwrap();
+        let disk = RealDisk::open(dir.path(), Some(Rung::PortableFsync)).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let is_table = |name: &String| crate::manifest::table_of_name(name).is_some();
+        let state = state_dir(dir.path());
+        let names = disk.list(&state).unwrap();
+        let tables = names.iter().filter(|name| is_table(name)).map(|name| state.join(name));
+        let tables = tables.collect();
+        (dir, disk, tables)
+    }
+
+    #[test]
+    fn a_sound_state_is_clean() {
+        let (dir, disk, tables) = store();
+        let report = verify_state(&disk, &state_dir(dir.path())).unwrap();
+        assert!(report.is_clean() && report.manifest, "{report:?}");
+        assert_eq!((report.tables, tables.len()), (2, 2));
+        assert_eq!(report.checked, 2, "one cell in each");
+    }
+
+    #[test]
+    fn every_damaged_table_is_listed() {
+        let (dir, disk, tables) = store();
+        let mut bytes = std::fs::read(&tables[0]).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&tables[0], bytes).unwrap();
+        std::fs::remove_file(&tables[1]).unwrap();
+        let report = verify_state(&disk, &state_dir(dir.path())).unwrap();
+        assert_eq!((report.tables, report.damage.len()), (2, 2), "{report:?}");
+    }
+
+    #[test]
+    fn a_lost_manifest_is_the_only_finding() {
+        let (dir, disk, _) = store();
+        let state = state_dir(dir.path());
+        std::fs::remove_file(state.join(CURRENT)).unwrap();
+        let report = verify_state(&disk, &state).unwrap();
+        assert_eq!((report.tables, report.damage.len()), (0, 1), "{report:?}");
+    }
+}
