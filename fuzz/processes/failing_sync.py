@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A durable write that fails is never acknowledged, and the server says that it failed.
 
-The server runs under strace, which makes the k-th call that makes data durable fail with EIO, in one
-run for a single time and in another from then on. Writes are sent one by one. Whatever the server
+The server runs under strace, which makes the k-th call (of each thread) that makes data durable fail
+with EIO, in one run for a single time and in another from then on. Writes are sent one by one. Whatever the server
 answers, what it acknowledged must be there after kill -9 and a start without strace; and if the disk
 goes on failing, writes must be answered with an error while reads go on, or the server must have
 ended and said why.
@@ -17,7 +17,10 @@ import time
 from harness import CannotRun, Server, ServerError, arguments, check_all, main, skip, value_of
 
 CALLS = "pwritev2,fdatasync,fsync,io_uring_enter"
-WRITES = 400
+# Enough for some thread to come to its k-th call.
+WRITES_MAX = 4000
+# A single failure may be mended by writing elsewhere; this many in a row may not.
+INJECTED_MAX = 8
 # An attached tracer that cannot inject says so at once.
 STRACE_MAX_S = 10
 
@@ -30,13 +33,20 @@ def inject_works():
         return False
 
 
+def injections(trace):
+    """How many calls strace has made fail."""
+    with open(trace, encoding="utf-8", errors="replace") as lines:
+        return sum("(INJECTED)" in line for line in lines)
+
+
 def one_run(parsed, directory, when, is_lasting):
     """Returns (acknowledged, refused, lost, wrong, problem)."""
     error = f"inject={CALLS}:error=EIO:when={when}{'+' if is_lasting else ''}"
-    prefix = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", error]
+    trace = directory + ".strace"
+    prefix = ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={CALLS}", "-e", error]
     server = Server(parsed.binary, directory, prefix=prefix)
     acknowledged, refused, first_error = [], 0, None
-    problem = None
+    problem, injected = None, 0
     try:
         try:
             server.start(ready_max=30)
@@ -47,7 +57,7 @@ def one_run(parsed, directory, when, is_lasting):
             return 0, 0, 0, 0, problem
         client = server.connect(timeout=20)
         try:
-            for number in range(WRITES):
+            for number in range(WRITES_MAX if is_lasting else WRITES_MAX // 4):
                 key = f"k{number}"
                 reply = client.ask("SET", key, value_of(key))
                 if reply == "OK":
@@ -68,12 +78,13 @@ def one_run(parsed, directory, when, is_lasting):
                 problem = f"the connection was dropped, the server runs: {error}"
             elif not server.tail():
                 problem = "it ended without saying why"
-        if is_lasting and not refused and not problem and server.is_running():
-            problem = "every durable write fails, and none was refused"
+        injected = injections(trace)
+        if is_lasting and not refused and not problem and injected > INJECTED_MAX:
+            problem = f"{injected} durable writes failed, and none was refused"
     finally:
         server.kill9()
-    print(f"when={when}{'+' if is_lasting else ''}: {len(acknowledged)} acknowledged, "
-          f"{refused} refused {first_error or ''}", file=sys.stderr)
+    print(f"when={when}{'+' if is_lasting else ''}: {injected} calls failed, {len(acknowledged)} "
+          f"acknowledged, {refused} refused {first_error or ''}", file=sys.stderr)
     calm = Server(parsed.binary, directory)
     try:
         calm.start()
@@ -95,7 +106,7 @@ def work(parsed, directory):
     runs = 0
     for number in range(parsed.runs):
         # The first calls belong to the opening, the later ones to writes.
-        when = rng.randrange(1, 20) if number == 0 else rng.randrange(20, 300)
+        when = rng.randrange(1, 20) if number == 0 else rng.randrange(20, 120)
         is_lasting = number % 2 == 1
         *counts, problem = one_run(parsed, f"{directory}/{number}", when, is_lasting)
         totals = [total + count for total, count in zip(totals, counts)]

@@ -14,6 +14,7 @@ import time
 from harness import CannotRun, Server, ServerError, arguments, check_all, main, skip, value_of
 
 VALUE_LEN = 32 << 10
+PIPELINE = 16
 RESUME_MAX_S = 30
 
 
@@ -29,14 +30,19 @@ def mount(path, megabytes):
 def write_until_refused(client, first, count_max):
     """Returns (keys acknowledged, the refusal or none)."""
     keys = []
-    for number in range(first, first + count_max):
-        key = f"full:{number}"
-        reply = client.ask("SET", key, value_of(key, VALUE_LEN))
-        if isinstance(reply, ServerError):
-            return keys, reply
-        if reply != "OK":
-            raise CannotRun(f"SET {key}: {reply!r}")
-        keys.append(key)
+    for start in range(first, first + count_max, PIPELINE):
+        batch = [f"full:{number}" for number in range(start, start + PIPELINE)]
+        refusal = None
+        replies = client.ask_all([("SET", key, value_of(key, VALUE_LEN)) for key in batch])
+        for key, reply in zip(batch, replies):
+            if isinstance(reply, ServerError):
+                refusal = refusal or reply
+            elif reply != "OK":
+                raise CannotRun(f"SET {key}: {reply!r}")
+            else:
+                keys.append(key)
+        if refusal:
+            return keys, refusal
     return keys, None
 
 
@@ -77,7 +83,7 @@ def work(parsed, directory):
             time.sleep(0.05)
         if resumed_after is None:
             problems.append(f"no write was taken within {RESUME_MAX_S} s of there being room: {reply!r}")
-        more, _ = write_until_refused(client, len(keys), 64)
+        more, _ = write_until_refused(client, 2 * enough, 64)
         keys += more
         client.close()
         server.kill9()
