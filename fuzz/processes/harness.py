@@ -143,6 +143,9 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self.log,
             start_new_session=True,
+            # The user's own settings are not meant for this server.
+            env={name: value for name, value in os.environ.items()
+                 if not name.startswith("STRANDLINE_")},
         )
         seen = b""
         while time.monotonic() - started < ready_max:
