@@ -32,6 +32,9 @@ struct State {
     error: Option<Error>,
 }
 
+/// A kind of background work: does one slice of it.
+type Work = fn(&Background) -> Result<Worked>;
+
 /// The threads; joined when dropped.
 pub(crate) struct Threads {
     background: Arc<Background>,
@@ -59,7 +62,7 @@ impl Background {
     /// Starts one thread that flushes and one that compacts.
     pub(crate) fn start(self: &Arc<Self>) -> Result<Threads> {
         let mut threads = Threads { background: self.clone(), threads: Vec::new() };
-        let works: [(&str, fn(&Background) -> Result<Worked>); 2] =
+        let works: [(&str, Work); 2] =
             [("strandline-flush", Background::flush), ("strandline-compact", Background::compact)];
         for (name, work) in works {
             let background = self.clone();
@@ -81,7 +84,7 @@ impl Background {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, work: fn(&Background) -> Result<Worked>) {
+    fn run(&self, work: Work) {
         let mut seen = 0;
         loop {
             {

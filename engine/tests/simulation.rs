@@ -19,7 +19,9 @@ fn nothing_acknowledged_is_lost_whatever_the_seed() {
         match run(seed) {
             Ok(count) => writes += count,
             Err(reason) => {
-                panic!("{reason}; replay: STRANDLINE_SEED={seed} STRANDLINE_SEEDS=1 cargo test -p strandline-engine --test simulation")
+                panic!(
+                    "{reason}; replay: STRANDLINE_SEED={seed} STRANDLINE_SEEDS=1 cargo test -p strandline-engine --test simulation"
+                )
             }
         }
     }

@@ -84,7 +84,9 @@ pub fn work(
             1 => tolerate(db.flush()).map(|_| ())?,
             2 | 3 => while tolerate(db.work())? == Some(Worked::Done) {},
             4 => disk.set_full(random.below(4) == 0),
-            5 => compare(&db, &model.present()).map_err(|reason| Error::InvalidOption { reason })?,
+            5 => {
+                compare(&db, &model.present()).map_err(|reason| Error::InvalidOption { reason })?
+            }
             _ => write(&db, random, model)?,
         }
     }
@@ -109,8 +111,7 @@ fn write(db: &Db, random: &mut Random, model: &mut Model) -> Result<()> {
             next.insert(key, value);
         }
     }
-    let durability =
-        if random.below(4) == 0 { Durability::Memory } else { Durability::Disk };
+    let durability = if random.below(4) == 0 { Durability::Memory } else { Durability::Disk };
     let index = match db.append(&[batch.as_entry()], durability) {
         Ok(index) => index,
         Err(error) if error.is_full() => return Ok(()),

@@ -3,8 +3,18 @@
 //! Exit codes: 0 done and good, 1 the answer is bad, 2 wrong usage, 3 could not run; with one line on
 //! standard error that says what to do.
 
+mod bench;
+mod client;
 mod config;
+mod demo;
+mod doctor;
+mod error;
+mod fleet;
+mod inspect;
+mod node;
+mod scratch;
 mod serve;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,6 +63,16 @@ enum Verb {
     /// Look at settings.
     #[command(subcommand)]
     Config(config::Verb),
+    /// Write at full speed, kill the server, restart it, and read everything back.
+    Demo(demo::DemoArgs),
+    /// Measure the log, the store or the server.
+    Bench(bench::BenchArgs),
+    /// Say what this disk and system can do.
+    Doctor(doctor::DoctorArgs),
+    /// Describe a file of the store.
+    Inspect(inspect::InspectArgs),
+    /// Check every checksum of a store that is not running.
+    Verify(verify::VerifyArgs),
 }
 
 /// Settings from a file and the environment: for every verb that needs them.
@@ -85,6 +105,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let outcome = match arguments.verb {
         Verb::Serve(arguments) => serve::run(&arguments),
         Verb::Config(verb) => config::run(&verb),
+        Verb::Demo(arguments) => return demo::run(arguments),
+        Verb::Bench(arguments) => return bench::run(arguments),
+        Verb::Doctor(arguments) => return doctor::run(arguments),
+        Verb::Inspect(arguments) => return inspect::run(arguments),
+        Verb::Verify(arguments) => return verify::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
