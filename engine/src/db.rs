@@ -254,10 +254,8 @@ impl Db {
         inner.committer.check()?;
         let lsn = inner.wal.append_then(payloads, |lsn| then(Index(lsn.0)))?;
         let index = Index(lsn.0);
-        if durability == Durability::Memory {
-            if inner.committer.apply_early(index, payloads)? {
-                inner.background.poke();
-            }
+        if durability == Durability::Memory && inner.committer.apply_early(index, payloads)? {
+            inner.background.poke();
         }
         Ok(index)
     }

@@ -14,7 +14,7 @@ use super::block::{Block, Malformed, common_prefix_len};
 use super::cache::DecodedBlock;
 use super::cursor::TableCursor;
 use super::damage::Damage;
-use super::filter::{self, Filter};
+use super::filter::Filter;
 use super::footer::{Footer, HEADER_LEN, decode_header};
 use super::index::BlockIndex;
 use super::trailer::{self, Compression, Extent};

@@ -10,10 +10,10 @@ use strandline_engine::{
 };
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
 
-pub const DIR: &str = "/store";
+pub(crate) const DIR: &str = "/store";
 
 /// Small memtables and segments, so that a short workload flushes and compacts.
-pub fn options() -> DbOptions {
+pub(crate) fn options() -> DbOptions {
     DbOptions {
         wal: strandline_wal::Options {
             segment_size: 64 << 10,
@@ -30,7 +30,7 @@ pub fn options() -> DbOptions {
 }
 
 /// Batches only.
-pub struct Nothing;
+pub(crate) struct Nothing;
 
 impl Machine for Nothing {
     fn apply(&mut self, _: &Entry<'_>, _: &mut Changes<'_>) -> Result<()> {
@@ -38,16 +38,16 @@ impl Machine for Nothing {
     }
 }
 
-pub fn open(disk: &Arc<SimulatedDisk>) -> Result<Db> {
+pub(crate) fn open(disk: &Arc<SimulatedDisk>) -> Result<Db> {
     Db::open_with(disk.clone(), Path::new(DIR), options(), Box::new(Nothing))
 }
 
 /// The pairs of a state.
-pub type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What is known: the state after each write that was taken, by index, and what was acknowledged.
 #[derive(Default)]
-pub struct Model {
+pub(crate) struct Model {
     /// State after each taken write; the last one is the present.
     pub states: Vec<Pairs>,
     /// How many of the states were acknowledged.
@@ -56,7 +56,7 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { states: vec![Pairs::new()], acknowledged: 0, writes: 0 }
     }
 
@@ -66,7 +66,7 @@ impl Model {
 }
 
 /// Runs `steps` steps; returns early with the error if the store cannot go on.
-pub fn work(
+pub(crate) fn work(
     disk: &Arc<SimulatedDisk>,
     random: &mut Random,
     model: &mut Model,
@@ -166,7 +166,10 @@ fn compare(db: &Db, expected: &Pairs) -> std::result::Result<(), String> {
 }
 
 /// Opens the store; it must show one of the states from the last acknowledged one on.
-pub fn check(disk: &Arc<SimulatedDisk>, model: &mut Model) -> std::result::Result<(), String> {
+pub(crate) fn check(
+    disk: &Arc<SimulatedDisk>,
+    model: &mut Model,
+) -> std::result::Result<(), String> {
     let db = open(disk).map_err(|error| format!("refused to open: {error}"))?;
     let found: Pairs = pairs(&db, Range::all())
         .map_err(|error| format!("reading: {error}"))?
@@ -187,7 +190,7 @@ pub fn check(disk: &Arc<SimulatedDisk>, model: &mut Model) -> std::result::Resul
 }
 
 /// Several lives of one store, each ended by a fault, a crash or an orderly close.
-pub fn run(seed: u64) -> std::result::Result<u64, String> {
+pub(crate) fn run(seed: u64) -> std::result::Result<u64, String> {
     let mut random = Random::new(seed);
     let disk = SimulatedDisk::new(seed);
     let mut model = Model::new();

@@ -18,7 +18,7 @@ pub(super) fn config(
     let subcommand = args.at(1).to_ascii_lowercase();
     match (subcommand.as_slice(), args.len()) {
         (b"get", 3..) => get(connection, args, reply),
-        (b"set", 4..) if args.len() % 2 == 0 => set(connection, args, reply)?,
+        (b"set", 4..) if args.len().is_multiple_of(2) => set(connection, args, reply)?,
         (b"resetstat", 2) => {
             connection.server.stats.reset();
             reply.ok();

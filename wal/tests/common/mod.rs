@@ -12,10 +12,10 @@ use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
 use strandline_wal::{Error, Lsn, Options, Wal};
 
 /// Where the log lives.
-pub const DIR: &str = "/log";
+pub(crate) const DIR: &str = "/log";
 
 /// Small segments, so that a short workload crosses many of them.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         segment_size: 64 << 10,
         spares: 1,
@@ -29,7 +29,7 @@ pub fn options() -> Options {
 
 /// What is known of the log's content.
 #[derive(Default)]
-pub struct Model {
+pub(crate) struct Model {
     /// Every payload that may stand at a position: the last one is the one appended last, and the
     /// only one once it was acknowledged.
     pub taken: BTreeMap<u64, Vec<Vec<u8>>>,
@@ -63,7 +63,7 @@ impl Model {
 }
 
 /// Runs `steps` steps; returns early with the error if the log cannot go on.
-pub fn work(
+pub(crate) fn work(
     disk: &Arc<SimulatedDisk>,
     random: &mut Random,
     model: &mut Model,
@@ -148,7 +148,7 @@ fn tolerate(result: Result<(), Error>) -> Result<(), Error> {
 }
 
 /// Opens the log, compares it with the model, and takes over what it shows.
-pub fn check(disk: &Arc<SimulatedDisk>, model: &mut Model) -> Result<(), String> {
+pub(crate) fn check(disk: &Arc<SimulatedDisk>, model: &mut Model) -> Result<(), String> {
     let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options())
         .map_err(|error| format!("refused to open: {error}"))?;
     let mut reader = wal.reader(wal.first());
@@ -178,14 +178,14 @@ pub fn check(disk: &Arc<SimulatedDisk>, model: &mut Model) -> Result<(), String>
 
 /// What one seed went through.
 #[derive(Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub acknowledged: u64,
     pub crashes: u64,
     pub event_hash: u64,
 }
 
 /// Several lives of one log, each ended by a fault, a crash or an orderly close.
-pub fn run(seed: u64) -> Result<Outcome, String> {
+pub(crate) fn run(seed: u64) -> Result<Outcome, String> {
     let mut random = Random::new(seed);
     let disk = SimulatedDisk::new(seed);
     let mut model = Model::default();
