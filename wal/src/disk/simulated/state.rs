@@ -121,6 +121,8 @@ impl State {
         self.note(operation.name(), offset);
         self.note_bytes(path.as_os_str().as_encoded_bytes());
         self.note_bytes(bytes);
+        // Without this draw a seed that meets its first fault would decide it alike at every operation.
+        let _ = self.random.next_u64();
         let planned = self.plan.remove(&self.counters.operations);
         let fault = planned.filter(|fault| operation.meets(*fault));
         self.counters.faults += u64::from(fault.is_some());

@@ -187,6 +187,24 @@ fn wandering_twice_is_the_same_walk_and_never_breaks_the_model() {
 }
 
 #[test]
+fn one_seed_decides_differently_at_different_operations() {
+    // Draws were once made by faults alone: whether the killed operation had taken place was then the
+    // same for all operations of a seed, and a log that trusted the page cache passed.
+    let took_place = |at: u64| {
+        let disk = disk(1, Survival::NOTHING);
+        for _ in 0..at {
+            disk.exists(&path("a")).unwrap();
+        }
+        fail_next(&disk, Fault::Kill);
+        assert!(disk.open(&path("a"), OpenMode::Create).is_err());
+        disk.restart();
+        exists(&disk, "a")
+    };
+    let count = (0..40).filter(|at| took_place(*at)).count();
+    assert!((5..35).contains(&count), "{count} of 40");
+}
+
+#[test]
 fn runs_draw_every_chance_of_survival() {
     let drawn: std::collections::BTreeSet<u32> =
         (0..100).map(|seed| SimulatedDisk::new(seed).survival().sectors).collect();
