@@ -39,8 +39,9 @@ pub(crate) fn make(
 fn fill(disk: &dyn Disk, path: &Path, id: SegmentId, len: u64, log_id: u64) -> Result<Segment> {
     let file = disk.open(path, OpenMode::CreateLog)?;
     file.allocate(len)?;
-    let mut zeros = Buffer::with_capacity(SLICE_LEN);
-    zeros.resize(SLICE_LEN);
+    let slice_len = usize::try_from(len).unwrap_or(SLICE_LEN).min(SLICE_LEN);
+    let mut zeros = Buffer::with_capacity(slice_len);
+    zeros.resize(slice_len);
     let mut offset = 0;
     while offset < len {
         let slice = usize::try_from(len - offset).unwrap_or(SLICE_LEN).min(SLICE_LEN);

@@ -118,7 +118,7 @@ pub(crate) fn scan(
                 if group.count > 0 {
                     scan.offsets.push((scan.next, scan.end_offset));
                 }
-                groups.push((group.end(), scan.end_offset));
+                groups.push((group, scan.end_offset));
                 scan.claimed = scan.claimed.max(group.durable);
                 scan.closed = group.flags & FLAG_CLOSED != 0;
                 scan.chain = group.chain_after();
@@ -131,11 +131,12 @@ pub(crate) fn scan(
             }
         }
     }
+    // Markers have no position of their own: one is proven by the claimed group behind it.
     let claimed = scan.claimed;
     scan.unclaimed_offset = groups
         .iter()
-        .find(|(end, _)| end.0 > claimed.0 + 1)
-        .map_or(scan.end_offset, |(_, offset)| *offset);
+        .rfind(|(group, _)| group.count > 0 && group.end().0 <= claimed.0 + 1)
+        .map_or(GROUPS_START, |(group, offset)| offset + group.len_on_disk());
     if end.is_none() {
         look_on(segment, header, &mut scan, window);
     }
@@ -224,7 +225,7 @@ pub(crate) fn recover(
         });
     }
     let (sealed, spares) = arrange(&survey, header)?;
-    let bytes_rewritten = match scan.closed || canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
+    let bytes_rewritten = match canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
         true => 0,
         false => rewrite_unclaimed(queue, &active, &scan, &mut window)?,
     };
@@ -307,27 +308,25 @@ fn check_unheaded(
     newest: Option<(u64, u64)>,
     error: Option<Error>,
 ) -> Result<()> {
-    let mut bytes = vec![0; GROUP_HEADER_LEN];
-    let count = segment.file.read_at(&mut bytes, GROUPS_START)?;
-    if count < GROUP_HEADER_LEN {
+    let mut head = [0; GROUP_HEADER_LEN];
+    let mut bytes = [0; GROUP_HEADER_LEN];
+    segment.file.read_at(&mut head, 0)?;
+    if segment.file.read_at(&mut bytes, GROUPS_START)? < GROUP_HEADER_LEN {
         return Ok(());
     }
+    // Without another segment the damaged header itself may still say which log it was.
+    let (log_id, last) = newest.unwrap_or((crate::frame::u64_at(&head, 8), 0));
     let incarnation = crate::frame::u64_at(&bytes, 8);
-    let (log_id, last) = newest.unwrap_or((0, 0));
     let is_group = GroupHeader::decode(&bytes, log_id, incarnation, GROUPS_START).is_ok();
-    if !is_group && newest.is_some() || incarnation <= last {
+    if !is_group || incarnation <= last {
         return Ok(());
     }
-    match error {
-        Some(error) => Err(error),
-        None if is_group => Err(Error::Corruption {
-            path: segment.path.clone(),
-            offset: 0,
-            expected: format!("the header of a segment of incarnation {incarnation}"),
-            found: "zeros".into(),
-        }),
-        None => Ok(()),
-    }
+    Err(error.unwrap_or_else(|| Error::Corruption {
+        path: segment.path.clone(),
+        offset: 0,
+        expected: format!("the header of a segment of incarnation {incarnation}"),
+        found: "zeros".into(),
+    }))
 }
 
 /// Which segments make up the log, oldest first; and which are free again.

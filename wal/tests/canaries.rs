@@ -1,6 +1,7 @@
 //! Every deliberate bug of the log must be found by the simulation, within its budget of seeds.
 //!
 //! Without the feature `canary` there is nothing to find, and nothing is tested here.
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "canary")]
 
 mod common;

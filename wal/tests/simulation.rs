@@ -1,6 +1,7 @@
 //! The log on the simulated disk: many seeds, every fault at every operation.
 //!
 //! `STRANDLINE_SEED` is the first seed and `STRANDLINE_SEEDS` their number; a failure names its seed.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A workload over the whole store (log and engine) on the simulated disk, and what must hold.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

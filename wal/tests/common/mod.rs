@@ -3,6 +3,7 @@
 //! The model is simple: what was acknowledged is there, with its bytes; what was refused is not; what
 //! was appended and not acknowledged is there whole or not at all. Everything a recovery showed as
 //! durable survives the next power cut, even if nothing was written in between.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
