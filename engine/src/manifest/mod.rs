@@ -102,10 +102,6 @@ pub(crate) struct Manifest {
     /// What the edits add up to.
     contents: Contents,
     health: Health,
-    /// Where the last record begins if it is a marker, which is not synced; else the end.
-    unsynced_from: u64,
-    /// The last record that was written.
-    unsynced: Vec<u8>,
 }
 
 impl Manifest {
@@ -129,8 +125,6 @@ impl Manifest {
             next_sequence: 1,
             contents: Contents::new(),
             health: Health::Retired,
-            unsynced_from: u64::MAX,
-            unsynced: Vec::new(),
         };
         if !names.iter().any(|name| name == CURRENT) {
             manifest.check_never_used(names)?;
@@ -266,10 +260,8 @@ impl Manifest {
         self.contents.apply(edit).expect("checked before it was written");
         // The edit is durable, whatever becomes of its marker. A marker that was not written whole
         // must not be written over, so the file is then given up.
-        let before = self.offset;
         if self.write(&encode_marker(self.place())).is_ok() {
             self.next_sequence += 1;
-            self.unsynced_from = before;
         } else {
             self.health = Health::Retired;
         }
@@ -283,18 +275,10 @@ impl Manifest {
     /// Writes a record at the end of the file, not durably.
     fn write(&mut self, payload: &[u8]) -> Result<&Arc<dyn File>> {
         let file = self.file.as_ref().expect("a manifest that is ready has a file");
-        // The marker before this record was not synced. It is written once more in the same write:
-        // else a power cut could keep this record and lose the marker, which would look like damage.
-        let from = self.unsynced_from.min(self.offset);
-        let unsynced = usize::try_from(self.offset - from).expect("a marker is small");
-        let mut bytes = std::mem::take(&mut self.unsynced);
-        bytes.truncate(unsynced);
-        bytes.extend_from_slice(&encode_header(Kind::EDIT, payload));
+        let mut bytes = encode_header(Kind::EDIT, payload).to_vec();
         bytes.extend_from_slice(payload);
-        file.write_at(&bytes, from)?;
-        self.offset = from + to_u64(bytes.len());
-        self.unsynced_from = self.offset;
-        self.unsynced = bytes.split_off(unsynced);
+        file.write_at(&bytes, self.offset)?;
+        self.offset += to_u64(bytes.len());
         Ok(file)
     }
 
@@ -324,8 +308,6 @@ impl Manifest {
                 self.number = number;
                 self.offset = offset;
                 self.base_len = offset;
-                self.unsynced_from = offset;
-                self.unsynced.clear();
                 self.next_sequence = next_sequence;
                 self.health = Health::Ready;
                 Ok(())
