@@ -11,6 +11,7 @@ use crate::Index;
 const DIR: &str = "/engine";
 
 fn open(disk: &Arc<SimulatedDisk>) -> Result<Manifest> {
+    crate::tests::switch_on_canary();
     let disk: Arc<dyn Disk> = disk.mount();
     disk.create_dir_all(Path::new(DIR))?;
     let names = disk.list(Path::new(DIR))?;
@@ -52,8 +53,8 @@ fn records(bytes: &[u8]) -> Vec<(usize, Said)> {
     let mut offset = HEADER_LEN;
     let mut records = Vec::new();
     while offset < bytes.len() {
-        let (_, said, taken) = replay::said_at(bytes, offset).unwrap();
-        records.push((offset, said));
+        let (told, taken) = replay::said_at(bytes, offset).unwrap();
+        records.push((offset, told.said));
         offset += taken;
     }
     records
@@ -109,6 +110,19 @@ fn damage_before_a_valid_record_is_corruption() {
         // The description is made of whatever is left.
         assert!(!describe(&path(1), &damaged).is_empty());
     }
+}
+
+/// Found by cutting the power at every operation: the sector of an unsynced marker was lost, and the
+/// unsynced edit behind it survived, which was taken for proof that the marker had been durable.
+#[test]
+fn an_unsynced_edit_behind_a_lost_marker_is_a_torn_tail() {
+    let bytes = filled().visible_content(&path(1)).unwrap();
+    let records = records(&bytes);
+    let (marker, last_edit) = (records[4].0, records[5].0);
+    let last_marker = records[6].0;
+    let mut torn = bytes[..last_marker].to_vec();
+    torn[marker..last_edit].fill(0);
+    assert_eq!(open(&with_bytes(&torn)).unwrap().contents().flushed, Index(20));
 }
 
 #[test]

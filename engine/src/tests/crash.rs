@@ -123,13 +123,14 @@ fn operations(seed: u64) -> u64 {
 
 #[test]
 fn nothing_flushed_is_lost_by_any_fault_at_any_operation() {
-    let seed = 11;
-    let last = operations(seed);
-    println!("seed {seed}, {last} operations");
-    assert!(last > 200, "the workload is worth it: {last}");
-    for at in 1..=last {
-        for fault in Fault::ALL {
-            run_with_fault(seed, at, fault);
+    for seed in seeds(11..12) {
+        let last = operations(seed);
+        println!("seed {seed}, {last} operations");
+        assert!(last > 200, "the workload is worth it: {last}");
+        for at in 1..=last {
+            for fault in Fault::ALL {
+                run_with_fault(seed, at, fault);
+            }
         }
     }
 }
