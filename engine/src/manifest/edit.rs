@@ -1,16 +1,18 @@
 //! One edit of the manifest, as a record's payload. See `docs/format/manifest.md`.
 //!
 //! ```text
-//! 0        8          16      17    24           32        40      44     48      52      56
-//! +--------+----------+-------+-----+------------+---------+-------+------+-------+-------+---
-//! | number | sequence | flags | 0   | next table | flushed | state | key- | added | re-   | ...
-//! |        |          |       |     |            |         | len   |spaces|       | moved |
-//! +--------+----------+-------+-----+------------+---------+-------+------+-------+-------+---
+//! 0        8          16        24      25    32           40        48      52      56      60
+//! +--------+----------+---------+-------+-----+------------+---------+-------+------+-------+---
+//! | number | sequence | durable | flags | 0   | next table | flushed | state | key- | added | ...
+//! |        |          |         |       |     |            |         | len   |spaces|       |
+//! +--------+----------+---------+-------+-----+------------+---------+-------+------+-------+---
 //! ```
 //!
 //! The number of the manifest and the sequence number stand in the payload, so the record's checksum
 //! covers the position: a record that was left behind, or was written to the wrong place, is not
-//! taken for the one that belongs there. A *marker* ends after the flags and changes nothing.
+//! taken for the one that belongs there. `durable` is the last record that was known to be durable
+//! when this one was written; it tells a torn tail from corruption. A *marker* ends after the flags
+//! and changes nothing.
 
 use super::LEVELS;
 use crate::keyspace::{KEYSPACE_NAME_LEN_MAX, Keyspace};
@@ -19,8 +21,8 @@ use crate::{Index, KEY_LEN_MAX, KeyspaceId};
 
 const FLAG_MARKER: u8 = 1;
 const FLAG_FLUSHED: u8 = 2;
-/// Bytes of every payload: the number, the sequence number, the flags and zeros.
-const PREFIX_LEN: usize = 24;
+/// Bytes of every payload: the number, two sequence numbers, the flags and zeros.
+const PREFIX_LEN: usize = 32;
 /// The largest state of a machine, in bytes: what [`Machine::state`](crate::Machine::state) allows,
 /// with room.
 pub(crate) const MACHINE_STATE_LEN_MAX: usize = 8 << 20;
@@ -60,6 +62,17 @@ pub(crate) struct Edit {
     pub added: Vec<(u8, TableMeta)>,
 }
 
+/// A record of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Where it belongs.
+    pub place: Place,
+    /// The last record that was known to be durable when this one was written.
+    pub durable: u64,
+    /// What it says.
+    pub said: Said,
+}
+
 /// What a record of the manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
@@ -70,14 +83,15 @@ pub(crate) enum Said {
 }
 
 /// The payload of a marker.
-pub(crate) fn encode_marker(place: Place) -> Vec<u8> {
-    prefix(place, FLAG_MARKER)
+pub(crate) fn encode_marker(place: Place, durable: u64) -> Vec<u8> {
+    prefix(place, durable, FLAG_MARKER)
 }
 
-fn prefix(place: Place, flags: u8) -> Vec<u8> {
+fn prefix(place: Place, durable: u64, flags: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(&place.number.to_le_bytes());
     bytes.extend_from_slice(&place.sequence.to_le_bytes());
+    bytes.extend_from_slice(&durable.to_le_bytes());
     bytes.push(flags);
     bytes.resize(PREFIX_LEN, 0);
     bytes
@@ -94,9 +108,9 @@ fn put_count(bytes: &mut Vec<u8>, count: usize) {
 
 impl Edit {
     /// The payload of this edit's record.
-    pub(crate) fn encode(&self, place: Place) -> Vec<u8> {
+    pub(crate) fn encode(&self, place: Place, durable: u64) -> Vec<u8> {
         let flags = if self.flushed.is_some() { FLAG_FLUSHED } else { 0 };
-        let mut bytes = prefix(place, flags);
+        let mut bytes = prefix(place, durable, flags);
         let (index, state) = match &self.flushed {
             Some(flushed) => (flushed.index, flushed.machine_state.as_slice()),
             None => (Index(0), &[][..]),
@@ -136,14 +150,18 @@ impl Edit {
     }
 }
 
-/// Where a payload says that it belongs, and what it says.
+/// What a payload tells.
 ///
 /// # Errors
 ///
 /// What is wrong with it, as text for a report of damage.
-pub(crate) fn decode(payload: &[u8]) -> Result<(Place, Said), String> {
+pub(crate) fn decode(payload: &[u8]) -> Result<Told, String> {
     let mut input = Input { bytes: payload, offset: 0 };
     let place = Place { number: input.u64()?, sequence: input.u64()? };
+    let durable = input.u64()?;
+    if durable >= place.sequence {
+        return Err(format!("record {} that was durable before it was written", place.sequence));
+    }
     let flags = input.take(1)?[0];
     if input.take(7)?.iter().any(|byte| *byte != 0) {
         return Err("a reserved byte that is not zero".into());
@@ -156,7 +174,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<(Place, Said), String> {
     if input.offset != payload.len() {
         return Err(format!("{} bytes after the end", payload.len() - input.offset));
     }
-    Ok((place, said))
+    Ok(Told { place, durable, said })
 }
 
 fn decode_edit(input: &mut Input<'_>, is_flushed: bool) -> Result<Edit, String> {
@@ -291,18 +309,20 @@ pub(crate) mod tests {
     fn an_edit_is_decoded_as_it_was_encoded_and_no_cut_of_it_is() {
         let place = Place { number: 3, sequence: 17 };
         for edit in [sample(), Edit::default()] {
-            let bytes = edit.encode(place);
-            assert_eq!(decode(&bytes).unwrap(), (place, Said::Edit(edit)));
+            let bytes = edit.encode(place, 12);
+            let said = Said::Edit(edit);
+            assert_eq!(decode(&bytes).unwrap(), Told { place, durable: 12, said });
             for end in 0..bytes.len() {
                 assert!(decode(&bytes[..end]).is_err(), "cut at {end}");
             }
         }
-        assert_eq!(decode(&encode_marker(place)).unwrap(), (place, Said::Marker));
+        let told = Told { place, durable: 16, said: Said::Marker };
+        assert_eq!(decode(&encode_marker(place, 16)).unwrap(), told);
     }
 
     #[test]
     fn no_flipped_bit_makes_the_decoder_panic() {
-        let bytes = sample().encode(Place { number: 3, sequence: 17 });
+        let bytes = sample().encode(Place { number: 3, sequence: 17 }, 16);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

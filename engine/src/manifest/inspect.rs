@@ -5,9 +5,9 @@ use std::path::Path;
 
 use strandline_wal::disk::Disk;
 
-use super::edit::{Edit, Place, Said};
+use super::edit::{Edit, Place, Said, Told};
 use super::read_file;
-use super::replay::{FORMAT_VERSION, HEADER_LEN, Header, later_record, said_at};
+use super::replay::{FORMAT_VERSION, HEADER_LEN, Header, proof_of_durability, said_at};
 use crate::Result;
 
 /// Describes the manifest at `path`, record by record. What is damaged is named and stepped over.
@@ -43,7 +43,7 @@ pub(super) fn describe(path: &Path, bytes: &[u8]) -> String {
     let mut offset = HEADER_LEN;
     while offset < bytes.len() {
         match said_at(bytes, offset) {
-            Ok((place, said, taken)) => {
+            Ok((Told { place, durable, said }, taken)) => {
                 let is_misplaced = expected.is_some_and(|expected| expected != place);
                 let note = if is_misplaced { " (does not belong here)" } else { "" };
                 let what = match &said {
@@ -51,13 +51,18 @@ pub(super) fn describe(path: &Path, bytes: &[u8]) -> String {
                     Said::Edit(edit) => describe_edit(edit),
                 };
                 let Place { number, sequence } = place;
-                line(&mut out, offset, format!("{number}/{sequence}{note}: {what}"));
+                line(
+                    &mut out,
+                    offset,
+                    format!("{number}/{sequence}{note}, durable {durable}: {what}"),
+                );
                 expected = Some(Place { number, sequence: sequence + 1 });
                 offset += taken;
             }
             Err(reason) => {
                 let next = (offset + 1..bytes.len()).find(|next| said_at(bytes, *next).is_ok());
-                let proof = expected.and_then(|place| later_record(bytes, offset + 1, place));
+                let proof =
+                    expected.and_then(|place| proof_of_durability(bytes, offset + 1, place));
                 let verdict = if proof.is_some() { "damaged" } else { "torn tail, or damaged" };
                 let end = next.unwrap_or(bytes.len());
                 line(&mut out, offset, format!("{verdict}, {} bytes: {reason}", end - offset));

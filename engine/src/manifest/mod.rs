@@ -99,6 +99,8 @@ pub(crate) struct Manifest {
     base_len: u64,
     /// The number of the next record.
     next_sequence: u64,
+    /// The last record that is known to be durable.
+    durable: u64,
     /// What the edits add up to.
     contents: Contents,
     health: Health,
@@ -123,6 +125,7 @@ impl Manifest {
             offset: 0,
             base_len: 0,
             next_sequence: 1,
+            durable: 0,
             contents: Contents::new(),
             health: Health::Retired,
         };
@@ -180,6 +183,8 @@ impl Manifest {
         self.number = number;
         self.next_number = self.next_number.max(number + 1);
         self.next_sequence = replayed.next_sequence;
+        // The base at least, which is all that there is in a file that stays in use.
+        self.durable = replayed.next_sequence - 1;
         self.contents = replayed.contents;
         self.offset = to_u64(bytes.len());
         self.base_len = self.offset;
@@ -251,16 +256,17 @@ impl Manifest {
         if is_long || !matches!(self.health, Health::Ready) {
             self.begin()?;
         }
-        let payload = edit.encode(self.place());
+        let payload = edit.encode(self.place(), self.durable);
         if let Err(error) = self.write(&payload).and_then(|file| Ok(file.sync()?)) {
             self.fail(&error);
             return Err(error);
         }
+        self.durable = self.next_sequence;
         self.next_sequence += 1;
         self.contents.apply(edit).expect("checked before it was written");
         // The edit is durable, whatever becomes of its marker. A marker that was not written whole
         // must not be written over, so the file is then given up.
-        if self.write(&encode_marker(self.place())).is_ok() {
+        if self.write(&encode_marker(self.place(), self.durable)).is_ok() {
             self.next_sequence += 1;
         } else {
             self.health = Health::Retired;
@@ -309,6 +315,7 @@ impl Manifest {
                 self.offset = offset;
                 self.base_len = offset;
                 self.next_sequence = next_sequence;
+                self.durable = next_sequence - 1;
                 self.health = Health::Ready;
                 Ok(())
             }
@@ -341,7 +348,7 @@ fn encode_base(contents: &Contents, number: u64, first_sequence: u64) -> (Vec<u8
     let mut bytes = Header { base_records, number, first_sequence }.encode().to_vec();
     let mut place = Place { number, sequence: first_sequence };
     for edit in &edits {
-        let payload = edit.encode(place);
+        let payload = edit.encode(place, 0);
         bytes.extend_from_slice(&encode_header(Kind::EDIT, &payload));
         bytes.extend_from_slice(&payload);
         place.sequence += 1;

@@ -9,9 +9,10 @@
 //!
 //! The records are framed like the log's, see [`record`]. The first `base records` of them were
 //! written and synced before the file was put to use, so damage among them is always corruption.
-//! After them, the first invalid record is a torn tail if nothing valid follows it: an edit that was
-//! never acknowledged. If a valid record of this manifest follows, the damaged one had been durable,
-//! and that is corruption. A marker follows every edit as soon as the edit is synced, which is what
+//! After them, the first invalid record is a torn tail, an edit that was never acknowledged, unless a
+//! valid record behind it tells that the damaged one had been durable: that is corruption. A valid
+//! record alone tells nothing, for of two unsynced writes the later one may survive a power cut
+//! without the earlier. A marker follows every edit as soon as the edit is synced and tells so, which
 //! makes damage to the last edit of a quiet manifest visible.
 
 use std::path::Path;
@@ -20,7 +21,7 @@ use strandline_wal::canary;
 use strandline_wal::record::{self, Kind, RECORD_HEADER_LEN};
 
 use super::contents::Contents;
-use super::edit::{Place, Said, decode};
+use super::edit::{Place, Said, Told, decode};
 
 /// The first bytes of a manifest.
 const MAGIC: [u8; 8] = *b"STRNDMNF";
@@ -141,13 +142,14 @@ pub(crate) fn replay(path: &Path, bytes: &[u8]) -> strandline_wal::Result<Replay
     let mut torn_at = None;
     while offset < bytes.len() {
         match said_at(bytes, offset) {
-            Ok((found, said, taken)) => {
+            Ok((told, taken)) => {
+                let found = told.place;
                 if found != place && !canary::is_on(canary::POSITION_NOT_COVERED) {
                     let found = format!("record {} of {}", found.sequence, found.number);
                     let expected = format!("record {} of {}", place.sequence, place.number);
                     return Err(corruption(path, offset, expected, found));
                 }
-                if let Said::Edit(edit) = said {
+                if let Said::Edit(edit) = told.said {
                     contents.apply(&edit).map_err(|reason| {
                         corruption(path, offset, "an edit that fits".into(), reason)
                     })?;
@@ -157,7 +159,7 @@ pub(crate) fn replay(path: &Path, bytes: &[u8]) -> strandline_wal::Result<Replay
                 offset += taken;
             }
             Err(reason) => {
-                let proof = later_record(bytes, offset + 1, place);
+                let proof = proof_of_durability(bytes, offset + 1, place);
                 if (records < header.base_records || proof.is_some())
                     && !canary::is_on(canary::CORRUPTION_TAKEN_FOR_TORN_TAIL)
                 {
@@ -181,26 +183,25 @@ pub(crate) fn replay(path: &Path, bytes: &[u8]) -> strandline_wal::Result<Replay
     })
 }
 
-/// The record at `offset`: where it belongs, what it says and how many bytes it takes.
-pub(crate) fn said_at(bytes: &[u8], offset: usize) -> Result<(Place, Said, usize), String> {
+/// The record at `offset`, and how many bytes it takes.
+pub(crate) fn said_at(bytes: &[u8], offset: usize) -> Result<(Told, usize), String> {
     let (record, taken) =
         record::decode(&bytes[offset..]).map_err(|refusal| refusal.to_string())?;
     if record.kind != Kind::EDIT {
         return Err(format!("a record of kind {}", record.kind.0));
     }
-    let (place, said) = decode(record.payload)?;
-    Ok((place, said, taken))
+    Ok((decode(record.payload)?, taken))
 }
 
-/// The offset of a valid record of this manifest that does not come before `place`, at or after
-/// `start`. Looks at every offset; all but a few are refused by the bytes of the header that are
+/// The offset, at or after `start`, of a record of this manifest that tells that the record at
+/// `place` had been durable. Looks at every offset; all but a few are refused by the bytes of the header that are
 /// known, without a checksum being computed.
-pub(crate) fn later_record(bytes: &[u8], start: usize, place: Place) -> Option<usize> {
+pub(crate) fn proof_of_durability(bytes: &[u8], start: usize, place: Place) -> Option<usize> {
     let last = bytes.len().checked_sub(RECORD_HEADER_LEN)?;
     (start..=last).find(|offset| {
         bytes[offset + 8..offset + RECORD_HEADER_LEN] == [Kind::EDIT.0, 0, 0, 0]
-            && said_at(bytes, *offset).is_ok_and(|(found, ..)| {
-                found.number == place.number && found.sequence >= place.sequence
+            && said_at(bytes, *offset).is_ok_and(|(told, _)| {
+                told.place.number == place.number && told.durable >= place.sequence
             })
     })
 }

@@ -151,10 +151,10 @@ impl Table {
     /// If the block that would hold it is damaged.
     #[cfg(test)]
     pub(crate) fn get(&self, full_key: &[u8], at: Index) -> Result<Option<Found>> {
-        self.get_hashed(full_key, filter::hash(full_key), at)
+        self.get_hashed(full_key, super::filter::hash(full_key), at)
     }
 
-    /// As [`get`](Table::get), with the key's [`hash`](filter::hash), which serves all tables.
+    /// As [`get`](Table::get), with the key's [`hash`](super::hash), which serves all tables.
     ///
     /// # Errors
     ///

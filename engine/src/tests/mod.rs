@@ -14,6 +14,7 @@ use crate::{Batch, Compression, Engine, Index, KeyspaceId, Options, Range, Read,
 
 mod crash;
 mod damage;
+mod measure;
 mod model;
 mod readers;
 
@@ -137,14 +138,25 @@ fn open(disk: &Arc<SimulatedDisk>) -> Result<Engine> {
 /// With the feature `canary`, the number in this variable switches a canary on for the whole run,
 /// which must then fail: `STRANDLINE_CANARY=30 cargo test -p strandline-engine --features canary`.
 #[cfg(feature = "canary")]
-fn switch_on_canary() {
+pub(crate) fn switch_on_canary() {
     if let Ok(number) = std::env::var("STRANDLINE_CANARY") {
         strandline_wal::canary::switch_on(number.parse().unwrap());
     }
 }
 
 #[cfg(not(feature = "canary"))]
-fn switch_on_canary() {}
+pub(crate) fn switch_on_canary() {}
+
+/// The seeds of a random test: these, or the one in the variable `STRANDLINE_SEED`.
+fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    match std::env::var("STRANDLINE_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().unwrap();
+            seed..seed + 1
+        }
+        Err(_) => usual,
+    }
+}
 
 /// Works until there is nothing to do.
 fn work_all(engine: &Engine) {

@@ -166,7 +166,7 @@ fn run(seed: u64) {
 
 #[test]
 fn the_engine_reads_like_a_sorted_map() {
-    for seed in 0..24 {
+    for seed in seeds(0..24) {
         run(seed);
     }
 }
@@ -206,7 +206,7 @@ fn a_view_outlives_the_engine_and_keeps_its_files() {
             let entry = Logged::Batch(random_batch(&mut random, 1, 4));
             model.apply(&entry);
             apply(engine, index, &entry);
-            if index.0 % 30 == 0 {
+            if index.0.is_multiple_of(30) {
                 engine.seal(Vec::new());
                 work_all(engine);
             }
