@@ -19,57 +19,61 @@ use crate::apply::EXPIRY;
 use crate::clock;
 use crate::databases::{DATABASE_COUNT, Databases};
 use crate::key;
-use crate::machine::{OPCODE_RECLAIM, OPCODE_SWEEP, dead_space};
+use crate::machine::{OPCODE_RECLAIM, OPCODE_SWEEP, SLICE_KEYS_MAX, dead_key};
 use crate::server::Server;
 
 /// How often to look: expired keys are hidden at once, this is about their memory.
 const PERIOD: Duration = Duration::from_millis(100);
-/// How often everything is looked at from the beginning: what lies before the place where the last
-/// slice ended is found again only then.
+/// How often expired keys are looked for from the beginning: a clock that was set back may have left
+/// some before the place where the last slice began.
 const FULL_PERIOD: Duration = Duration::from_secs(60);
 /// How often writes that were acknowledged from memory are made durable.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 
 /// Keeps house until the server is asked to stop.
 pub fn run(server: &Arc<Server>) {
-    let mut sweeper = Sweeper { from_ms: 0, from_space: 0, spaces: [u32::MAX; DATABASE_COUNT] };
+    let mut places = Places::default();
     let (mut full, mut synced) = (Instant::now(), Instant::now());
     while !server.shutdown.is_asked() {
         std::thread::sleep(PERIOD);
         if full.elapsed() > FULL_PERIOD {
             full = Instant::now();
-            (sweeper.from_ms, sweeper.from_space) = (0, 0);
+            places.expired.clear();
         }
         if synced.elapsed() > SYNC_PERIOD && server.store.durability() == Durability::Memory {
             synced = Instant::now();
             server.store.request_sync();
         }
         // A full disk or a stopped log: deletes will be possible later, or never again.
-        if let Err(error) = sweeper.work(server) {
+        if let Err(error) = places.work(server) {
             tracing::debug!(%error, "housekeeping was put off");
         }
     }
 }
 
-/// Where the last slices ended.
-struct Sweeper {
-    /// Nothing that expires before this is left.
-    from_ms: u64,
-    /// Nothing is left in dead spaces before this.
-    from_space: u32,
-    /// Where the databases were when dead spaces were last looked for.
-    spaces: [u32; DATABASE_COUNT],
+/// Where the last slices began: nothing is left before.
+#[derive(Default)]
+struct Places {
+    /// In keyspace `expiry`.
+    expired: Vec<u8>,
+    /// In keyspace `data`; none once nothing was found.
+    dead: Option<Vec<u8>>,
+    /// Where the databases were when dead keys were last looked for.
+    spaces: Option<[u32; DATABASE_COUNT]>,
 }
 
-impl Sweeper {
+impl Places {
     fn work(&mut self, server: &Server) -> Result<()> {
-        if server.live.active_expire.load(Ordering::Relaxed) {
-            while self.sweep(server)? && !server.shutdown.is_asked() {
-                std::thread::yield_now();
+        while !server.shutdown.is_asked() {
+            let begun = Instant::now();
+            let expires = server.live.active_expire.load(Ordering::Relaxed);
+            let swept = expires && self.sweep(server)?;
+            let reclaimed = self.reclaim(server)?;
+            if !swept && !reclaimed {
+                break;
             }
-        }
-        while self.reclaim(server)? && !server.shutdown.is_asked() {
-            std::thread::yield_now();
+            // Clients have the log and the processor for as long as the slices had it.
+            std::thread::sleep(begun.elapsed().min(PERIOD));
         }
         Ok(())
     }
@@ -83,24 +87,35 @@ impl Sweeper {
         }
         let now_ms = clock::now_ms();
         let range = Range {
-            start: Bound::Included(key::expiry_key(self.from_ms, &[])),
+            start: Bound::Included(self.expired.clone()),
             end: Bound::Excluded(key::expiry_key(now_ms.saturating_add(1), &[])),
             direction: Direction::Forward,
         };
         let view = server.store.view();
-        let mut count = 0;
-        let mut first_ms = None;
-        for pair in view.range(EXPIRY, range).take(crate::machine::SLICE_KEYS_MAX) {
-            let (expiry_key, _) = pair?;
-            first_ms.get_or_insert(key::split_expiry_key(&expiry_key).0);
-            count += 1;
-        }
-        let Some(first_ms) = first_ms else { return Ok(false) };
-        server.store.keep_house(OPCODE_SWEEP, first_ms)?;
+        let mut expired = view.range(EXPIRY, range);
+        let Some(first) = expired.next() else { return Ok(false) };
+        let (first, _) = first?;
+        let more = expired.take(SLICE_KEYS_MAX - 1).filter(|pair| pair.is_ok()).count();
+        server.store.keep_house(OPCODE_SWEEP, &first)?;
+        let count = u64::try_from(more + 1).unwrap_or(0);
         server.stats.expired_keys.fetch_add(count, Ordering::Relaxed);
-        // Everything before the first that was found is gone; it itself may be left in part.
-        self.from_ms = first_ms;
+        self.expired = first;
         Ok(true)
+    }
+
+    /// Begins at the first space that died since the last time; at the first time with all.
+    fn take_over(&mut self, spaces: [u32; DATABASE_COUNT]) {
+        let begin = match self.spaces.replace(spaces) {
+            None => Some(Vec::new()),
+            Some(before) => {
+                let died = before.into_iter().filter(|space| !spaces.contains(space));
+                died.min().map(key::space_prefix)
+            }
+        };
+        if let Some(begin) = begin {
+            let dead = self.dead.take();
+            self.dead = Some(dead.map_or(begin.clone(), |dead| dead.min(begin)));
+        }
     }
 
     /// Deletes a slice of what lies in dead spaces; false if there is nothing.
@@ -108,26 +123,16 @@ impl Sweeper {
         let directory = &server.store.shared().directory;
         let spaces: [u32; DATABASE_COUNT] =
             std::array::from_fn(|number| directory.get(number).space);
-        if spaces != self.spaces {
-            self.spaces = spaces;
-            self.from_space = 0;
-        } else if self.from_space == u32::MAX {
-            return Ok(false);
-        }
+        self.take_over(spaces);
+        let Some(from) = &self.dead else { return Ok(false) };
         let mut databases = Databases::default();
         for (number, space) in spaces.into_iter().enumerate() {
             databases.get_mut(number).space = space;
         }
-        match dead_space(&server.store.view(), &databases, self.from_space)? {
-            Some((space, _)) => {
-                self.from_space = space;
-                server.store.keep_house(OPCODE_RECLAIM, space.into())?;
-                Ok(true)
-            }
-            None => {
-                self.from_space = u32::MAX;
-                Ok(false)
-            }
+        self.dead = dead_key(&server.store.view(), &databases, from)?;
+        match &self.dead {
+            Some(dead) => server.store.keep_house(OPCODE_RECLAIM, dead).map(|()| true),
+            None => Ok(false),
         }
     }
 }

@@ -27,6 +27,8 @@ use crate::slot::slot_of;
 
 /// Bytes of a data key before the user's key.
 pub const PREFIX_LEN: usize = 14;
+/// Bytes of a space.
+pub const SPACE_LEN: usize = 4;
 /// Bytes of an expiry key before the data key.
 pub const EXPIRY_LEN: usize = 8;
 /// The longest key that a client may use: what the engine takes, less both prefixes.
@@ -69,7 +71,7 @@ pub fn user_key(data_key: &[u8]) -> &[u8] {
 
 /// The space in a data key.
 pub fn space_of(data_key: &[u8]) -> u32 {
-    u32::try_from(read_number(&data_key[..4])).expect("four bytes")
+    u32::try_from(read_number(&data_key[..SPACE_LEN])).expect("four bytes")
 }
 
 /// The first bytes of all data keys of a space.

@@ -4,11 +4,13 @@
 //! [`crate::housekeeping`]). Both decide what to do from the state and the entry's time alone, so that
 //! proposing one late, twice or never changes no answer.
 //!
-//! - `SWEEP from_ms`: deletes keys whose expiry has passed at the entry's time, oldest first,
-//!   beginning with those that expire at `from_ms`.
-//! - `RECLAIM from_space`: deletes what lies in spaces that no database has any more.
+//! - `SWEEP from`: deletes keys whose expiry has passed at the entry's time, in the order of their
+//!   expiry, beginning at the expiry key `from`.
+//! - `RECLAIM from`: deletes what lies in a space that no database has any more, beginning at the data
+//!   key `from`, which names the space.
 //!
-//! Each does a slice and leaves the rest to the next.
+//! Each does a slice and leaves the rest to the next, which begins where the last one ended: what was
+//! deleted leaves tombstones, and walking over all of them again and again would be quadratic.
 
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
@@ -163,15 +165,14 @@ impl EngineMachine for Machine {
     }
 }
 
-/// The number that a housekeeping command carries.
-fn number(args: Args<'_>) -> Result<u64> {
-    let bytes = args.get(1).and_then(|argument| argument.first_chunk::<8>());
-    let bytes = bytes.ok_or_else(|| Error::Malformed {
+/// The key that a housekeeping command carries, of so many bytes or more.
+fn from_key(args: Args<'_>, len_min: usize) -> Result<Vec<u8>> {
+    let key = args.get(1).filter(|key| key.len() >= len_min);
+    key.map(<[u8]>::to_vec).ok_or_else(|| Error::Malformed {
         what: "housekeeping command",
         offset: 0,
-        reason: "its number is missing".into(),
-    })?;
-    Ok(u64::from_le_bytes(*bytes))
+        reason: "its key is missing".into(),
+    })
 }
 
 /// Bounds one slice of housekeeping.
@@ -190,9 +191,8 @@ impl Slice {
 }
 
 fn sweep(apply: &mut Apply<'_, '_>, args: Args<'_>) -> Result<()> {
-    let from_ms = number(args)?;
     let range = Range {
-        start: Bound::Included(key::expiry_key(from_ms, &[])),
+        start: Bound::Included(from_key(args, 0)?),
         end: Bound::Excluded(key::expiry_key(apply.time_ms.saturating_add(1), &[])),
         direction: Direction::Forward,
     };
@@ -228,13 +228,16 @@ fn sweep(apply: &mut Apply<'_, '_>, args: Args<'_>) -> Result<()> {
 }
 
 fn reclaim(apply: &mut Apply<'_, '_>, args: Args<'_>) -> Result<()> {
-    let from_space = u32::try_from(number(args)?).unwrap_or(u32::MAX);
-    let Some((space, _)) = dead_space(&*apply.changes, apply.databases, from_space)? else {
+    let from = from_key(args, key::SPACE_LEN)?;
+    let space = key::space_of(&from);
+    if apply.databases.in_space(space).is_some() {
         return Ok(());
-    };
+    }
+    let mut range = Range::prefix(&key::space_prefix(space));
+    range.start = Bound::Included(from);
     let mut slice = Slice::default();
     let mut dead = Vec::new();
-    for pair in apply.changes.range(DATA, Range::prefix(&key::space_prefix(space))) {
+    for pair in apply.changes.range(DATA, range) {
         let (data_key, value) = pair?;
         if !slice.has_room_for(&data_key) {
             break;
@@ -250,18 +253,13 @@ fn reclaim(apply: &mut Apply<'_, '_>, args: Args<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The first space from `from_space` on that holds keys and belongs to no database, if there is any,
-/// and the first of its keys.
+/// The first data key at or after `from` whose space belongs to no database; none if there is none.
 ///
 /// # Errors
 ///
 /// Those of the store.
-pub fn dead_space(
-    read: &dyn Read,
-    databases: &Databases,
-    from_space: u32,
-) -> Result<Option<(u32, Vec<u8>)>> {
-    let mut start = key::space_prefix(from_space);
+pub fn dead_key(read: &dyn Read, databases: &Databases, from: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut start = from.to_vec();
     loop {
         let range = Range {
             start: Bound::Included(start),
@@ -272,7 +270,7 @@ pub fn dead_space(
         let (data_key, _) = pair?;
         let space = key::space_of(&data_key);
         if databases.in_space(space).is_none() {
-            return Ok(Some((space, data_key)));
+            return Ok(Some(data_key));
         }
         let Some(next) = space.checked_add(1) else { return Ok(None) };
         start = key::space_prefix(next);

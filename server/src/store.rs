@@ -111,11 +111,11 @@ impl Store {
     /// # Errors
     ///
     /// If it is refused, or the log stops.
-    pub fn keep_house(&self, opcode: u16, number: u64) -> Result<()> {
+    pub fn keep_house(&self, opcode: u16, from: &[u8]) -> Result<()> {
         let header =
             EntryHeader { time_ms: clock::now_ms(), ..EntryHeader::of_kind(EntryKind::COMMAND) };
         let mut payload = Vec::new();
-        entry::encode(&mut payload, &header, opcode, [&number.to_le_bytes()[..]].into_iter());
+        entry::encode(&mut payload, &header, opcode, [from].into_iter());
         let index = self.db.append(&[&payload], self.durability())?;
         if self.durability() == Durability::Disk {
             self.db.request(index);

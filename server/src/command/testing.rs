@@ -11,8 +11,9 @@ use strandline_engine::{
 
 use super::{Handler, table};
 use crate::apply::{DATA, EXPIRY};
+use crate::databases::Databases;
 use crate::entry;
-use crate::machine::{Machine, Shared};
+use crate::machine::{Machine, OPCODE_RECLAIM, Shared, dead_key};
 use crate::reader::Reader;
 use crate::refusal::Failure;
 use crate::resp::{Args, Parsed, Parser, Protocol, Reply};
@@ -168,6 +169,14 @@ impl Fixture {
         self.mailbox.take(&mut runs);
         assert_eq!(runs.len(), 1);
         runs.remove(0).replies
+    }
+
+    /// A slice of deleting what was flushed.
+    pub(crate) fn reclaim(&mut self) {
+        let databases = Databases::decode(&self.machine.state()).unwrap();
+        if let Some(from) = dead_key(&self.map, &databases, &[]).unwrap() {
+            self.propose(OPCODE_RECLAIM, [&from[..]].into_iter());
+        }
     }
 
     /// How many keys there are in all spaces, and how many expiries.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::testing::Fixture;
 use crate::clock::Randomness;
-use crate::machine::{OPCODE_RECLAIM, OPCODE_SWEEP, SLICE_KEYS_MAX};
+use crate::machine::{OPCODE_SWEEP, SLICE_KEYS_MAX};
 use strandline_engine::Machine as _;
 
 /// Runs lines and compares their replies, without the last line end.
@@ -118,7 +118,7 @@ fn an_expired_key_is_gone_before_it_is_deleted() {
     );
     fixture.now_ms += 100;
     assert_eq!(fixture.stored(), (1, 1));
-    fixture.propose(OPCODE_SWEEP, [&0u64.to_le_bytes()[..]].into_iter());
+    fixture.propose(OPCODE_SWEEP, [&[][..]].into_iter());
     assert_eq!(fixture.stored(), (0, 0));
     check(&mut fixture, &[("dbsize", ":0")]);
 }
@@ -171,7 +171,7 @@ fn flushing_hides_at_once_and_reclaims_in_slices() {
     check(&mut fixture, &[("set key:1 new", "+OK"), ("keys *", "*1 $5 key:1")]);
     assert_eq!(fixture.stored(), (count + 2, count / 2));
     for slice in 1..=3 {
-        fixture.propose(OPCODE_RECLAIM, [&0u64.to_le_bytes()[..]].into_iter());
+        fixture.reclaim();
         let left = count.saturating_sub(SLICE_KEYS_MAX * slice);
         assert_eq!(fixture.stored().0, left + 2);
     }
@@ -188,7 +188,7 @@ fn a_flushed_key_that_expires_is_swept_without_touching_counts() {
         &[("set a 1 px 100", "+OK"), ("flushdb", "+OK"), ("set a 2 px 500", "+OK")],
     );
     fixture.now_ms += 200;
-    fixture.propose(OPCODE_SWEEP, [&0u64.to_le_bytes()[..]].into_iter());
+    fixture.propose(OPCODE_SWEEP, [&[][..]].into_iter());
     check(&mut fixture, &[("dbsize", ":1"), ("get a", "$1 2")]);
     assert_eq!(fixture.stored(), (1, 1));
 }
@@ -272,9 +272,8 @@ fn counts_and_expiries_stay_exact() {
                 fixture.machine.restore(&state).unwrap();
             }
             _ => {
-                for opcode in [OPCODE_SWEEP, OPCODE_RECLAIM] {
-                    fixture.propose(opcode, [&0u64.to_le_bytes()[..]].into_iter());
-                }
+                fixture.propose(OPCODE_SWEEP, [&[][..]].into_iter());
+                fixture.reclaim();
                 let expiring = model.values().flatten().count();
                 assert_eq!(fixture.run("dbsize"), format!(":{}\r\n", model.len()));
                 assert_eq!(
