@@ -92,7 +92,7 @@ impl Plan {
             let subject = subject(workload, threads, None);
             let shape = Shape { threads, value_len: VALUE_LEN, duration: self.duration };
             let contestant = |opener: Opener| -> Box<dyn Contestant> {
-                Box::new(Durable { opener, shape, dir: self.dir.clone() })
+                Box::new(Durable::new(opener, shape, &self.dir))
             };
             let mut contestants = vec![contestant(ours)];
             for peer in peers.iter().filter(|peer| self.wants(peer.name, threads)) {

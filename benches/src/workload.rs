@@ -1,8 +1,8 @@
 //! Many threads that write to a store, each waiting for its own write: the closed loop behind the
 //! rows `append` and `put`.
 //!
-//! A store is opened in a fresh directory, the file system is synced (what opening has left dirty
-//! must not be written during the turn), the threads warm up, then the clock runs. Each thread keeps
+//! Before a turn the file system is synced (what the one before has left dirty must not be written on
+//! this one's time), the threads warm up, then the clock runs. Each thread keeps
 //! a histogram of its own; they are added up at the end. A latency is the time from one
 //! acknowledgement to the next of the same thread, which in a closed loop is when the write was meant
 //! to start.
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tempfile::TempDir;
 
 use crate::random::Random;
 use crate::rounds::{Contestant, Turn};
@@ -25,7 +26,7 @@ pub const KEY_LEN: usize = 16;
 /// How many different keys there are: a cache does not hold the tables of all of them for nothing.
 const KEYS: u64 = 1_000_000;
 /// Bytes of noise from which values are cut; larger than the window of the usual compressors.
-const NOISE_LEN: usize = 256 << 10;
+const NOISE_LEN: usize = 64 << 10;
 /// Part of a turn that warms up and is not counted.
 const WARM_UP_PART: u32 = 5;
 /// Latencies beyond this are recorded as this, in nanoseconds: a minute is a hang.
@@ -78,15 +79,34 @@ pub struct Shape {
     pub duration: Duration,
 }
 
-/// A store that takes turns.
-#[derive(Debug)]
+/// A store that takes turns. It is opened at its first turn and stays open, so that files are made and
+/// filled once and the later turns see a log that has been used before.
 pub struct Durable {
-    /// The store.
-    pub opener: Opener,
-    /// What is done with it.
-    pub shape: Shape,
-    /// Where its directories are made.
-    pub dir: PathBuf,
+    opener: Opener,
+    shape: Shape,
+    below: PathBuf,
+    /// The open store and its directory; dropped in this order.
+    open: Option<(Box<dyn Store>, TempDir)>,
+    turns: u64,
+}
+
+impl Durable {
+    /// A store that will be opened in a directory of its own below `below`.
+    pub fn new(opener: Opener, shape: Shape, below: &Path) -> Durable {
+        Durable { opener, shape, below: below.to_path_buf(), open: None, turns: 0 }
+    }
+
+    fn store(&mut self) -> Result<&dyn Store> {
+        if self.open.is_none() {
+            let dir = tempfile::Builder::new()
+                .prefix(self.opener.name)
+                .tempdir_in(&self.below)
+                .map_err(Error::io("create a directory in", &self.below))?;
+            self.open = Some(((self.opener.open)(dir.path())?, dir));
+        }
+        let (store, _) = self.open.as_ref().expect("opened just now");
+        Ok(store.as_ref())
+    }
 }
 
 impl Contestant for Durable {
@@ -95,18 +115,11 @@ impl Contestant for Durable {
     }
 
     fn turn(&mut self) -> Result<Turn> {
-        let dir = tempfile::Builder::new()
-            .prefix(self.opener.name)
-            .tempdir_in(&self.dir)
-            .map_err(Error::io("create a directory in", &self.dir))?;
-        let store = (self.opener.open)(dir.path())?;
-        sync_file_system(dir.path())?;
-        let turn = drive(store.as_ref(), self.shape);
-        drop(store);
-        drop(dir);
-        // The next one's turn does not pay for removing these files.
-        sync_file_system(&self.dir)?;
-        turn
+        let (shape, below, turns) = (self.shape, self.below.clone(), self.turns);
+        self.turns += 1;
+        let store = self.store()?;
+        sync_file_system(&below)?;
+        drive(store, shape, turns)
     }
 }
 
@@ -116,7 +129,7 @@ fn sync_file_system(dir: &Path) -> Result<()> {
     rustix::fs::syncfs(&file).map_err(std::io::Error::from).map_err(Error::io("sync", dir))
 }
 
-/// Lets the threads write until the time is over.
+/// Lets the threads write until the time is over. `turn` gives each turn keys and values of its own.
 ///
 /// # Errors
 ///
@@ -125,14 +138,16 @@ fn sync_file_system(dir: &Path) -> Result<()> {
 /// # Panics
 ///
 /// If a store panics.
-pub fn drive(store: &dyn Store, shape: Shape) -> Result<Turn> {
+pub fn drive(store: &dyn Store, shape: Shape, turn: u64) -> Result<Turn> {
     let phase = AtomicU8::new(WARMING_UP);
     let start = Barrier::new(shape.threads + 1);
     let (results, elapsed) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..shape.threads)
             .map(|thread| {
                 let (phase, start) = (&phase, &start);
-                scope.spawn(move || run_thread(store, thread, shape.value_len, phase, start))
+                let number = u64::try_from(thread).expect("few threads");
+                let load = Load::new((turn << 32) + number, shape.value_len);
+                scope.spawn(move || run_thread(store, thread, load, phase, start))
             })
             .collect();
         start.wait();
@@ -161,12 +176,11 @@ pub fn drive(store: &dyn Store, shape: Shape) -> Result<Turn> {
 fn run_thread(
     store: &dyn Store,
     thread: usize,
-    value_len: usize,
+    mut load: Load,
     phase: &AtomicU8,
     start: &Barrier,
 ) -> Result<Histogram<u64>> {
     let mut latencies = histogram();
-    let mut load = Load::new(u64::try_from(thread).expect("few threads"), value_len);
     let writer = store.writer(thread);
     // Every thread comes to the barrier, or the others would wait for it for ever.
     start.wait();
@@ -270,7 +284,7 @@ mod tests {
     fn what_is_counted_was_written() {
         let store = Counter::default();
         let duration = Duration::from_millis(20);
-        let turn = drive(&store, Shape { threads: 3, value_len: 256, duration }).unwrap();
+        let turn = drive(&store, Shape { threads: 3, value_len: 256, duration }, 0).unwrap();
         let written = f64_of(store.0.load(Ordering::Relaxed));
         assert!(turn.ops_per_s * duration.as_secs_f64() <= written);
         assert!(turn.p99_us > 0.0);
@@ -280,7 +294,7 @@ mod tests {
     fn an_error_of_one_thread_is_the_result() {
         let store = Counter(AtomicU64::new(10_000_000));
         let shape = Shape { threads: 2, value_len: 256, duration: Duration::from_millis(1) };
-        assert!(drive(&store, shape).is_err());
+        assert!(drive(&store, shape, 0).is_err());
     }
 
     #[test]

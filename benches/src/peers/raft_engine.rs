@@ -50,7 +50,9 @@ impl Store for Log {
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>> {
         let region = u64::try_from(thread).expect("few threads") + 1;
         let batch = LogBatch::with_capacity(1);
-        Ok(Box::new(Region { engine: &self.engine, region, index: 0, batch }))
+        // A later turn goes on where the one before has ended.
+        let index = self.engine.last_index(region).unwrap_or(0);
+        Ok(Box::new(Region { engine: &self.engine, region, index, batch }))
     }
 }
 

@@ -13,7 +13,12 @@ const NAME: &str = "sled";
 pub(super) const OPENER: Opener = Opener { name: NAME, open };
 
 fn open(dir: &Path) -> Result<Box<dyn Store>> {
-    let db = ::sled::open(dir).map_err(Error::store(NAME, "open"))?;
+    // No flusher by the clock: every put flushes.
+    let db = ::sled::Config::new()
+        .path(dir)
+        .flush_every_ms(None)
+        .open()
+        .map_err(Error::store(NAME, "open"))?;
     Ok(Box::new(Tree { db }))
 }
 
