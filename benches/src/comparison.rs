@@ -19,6 +19,8 @@ const VALUE_LEN: usize = 256;
 pub enum What {
     /// The log: durable appends.
     Wal,
+    /// The log on the rung it chose, beside itself on each rung that can be forced.
+    Rungs,
     /// The embedded store: durable puts.
     Engine,
     /// The server: SET and GET over sockets.
@@ -61,6 +63,10 @@ impl Plan {
             What::Wal => {
                 let ours = peers::strandline::LOG;
                 self.stores("append", &[1, 8, 64, 256], ours, &peers::logs(), show)
+            }
+            What::Rungs => {
+                let ours = peers::strandline::LOG;
+                self.stores("append", &[1, 8, 64, 256], ours, &peers::rungs(), show)
             }
             What::Engine => {
                 let subject = subject("put", 64, None);

@@ -141,7 +141,7 @@ impl Row {
         let Subject { workload, concurrency, pipeline, .. } = &self.subject;
         let pipeline = pipeline.map(|depth| format!("x{depth}")).unwrap_or_default();
         let what =
-            format!("{workload:<7} {:<8} {:<13}", format!("{concurrency}{pipeline}"), self.peer);
+            format!("{workload:<7} {:<8} {:<18}", format!("{concurrency}{pipeline}"), self.peer);
         match &self.outcome {
             Outcome::Skipped { skipped } => format!("{what} skipped: {skipped}"),
             Outcome::Measured(row) => format!(
@@ -168,7 +168,7 @@ impl Row {
 /// The headings of the table.
 pub fn heading() -> String {
     format!(
-        "{:<7} {:<8} {:<13} {:>9} {:>9} {:>7} {:>13} {:>9} {:>9}  durable by",
+        "{:<7} {:<8} {:<18} {:>9} {:>9} {:>7} {:>13} {:>9} {:>9}  durable by",
         "what", "threads", "peer", "ours/s", "peer/s", "ratio", "min-max", "our p99", "its p99"
     )
 }

@@ -39,6 +39,11 @@ pub fn logs() -> Vec<Peer> {
     vec![Peer::durable(raft_engine::OPENER)]
 }
 
+/// Our own log on each rung, to see whether the probe chooses well.
+pub fn rungs() -> Vec<Peer> {
+    strandline::LOG_BY_RUNG.map(Peer::durable).to_vec()
+}
+
 /// Those that are an ordered map.
 pub fn engines() -> Vec<Peer> {
     vec![

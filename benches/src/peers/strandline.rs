@@ -14,11 +14,19 @@ const NAME: &str = "strandline";
 /// The log is trimmed each time it has grown by so many records.
 const TRIM_EVERY: u64 = 64 << 10;
 
-/// The log.
-pub const LOG: Opener = Opener { name: NAME, open: open_log };
+/// The log, on the rung that the probe chooses.
+pub const LOG: Opener = Opener { name: NAME, open: |dir| open_log(dir, None) };
 
-fn open_log(dir: &Path) -> Result<Box<dyn Store>> {
-    let disk = RealDisk::open(dir, None).map_err(Error::store(NAME, "open the disk"))?;
+/// The log, on each rung that can be forced.
+pub const LOG_BY_RUNG: [Opener; 4] = [
+    Opener { name: "io_uring", open: |dir| open_log(dir, Some(Rung::IoUring)) },
+    Opener { name: "pwritev2", open: |dir| open_log(dir, Some(Rung::Pwritev2)) },
+    Opener { name: "direct-fdatasync", open: |dir| open_log(dir, Some(Rung::DirectFdatasync)) },
+    Opener { name: "buffered-fdatasync", open: |dir| open_log(dir, Some(Rung::BufferedFdatasync)) },
+];
+
+fn open_log(dir: &Path, rung: Option<Rung>) -> Result<Box<dyn Store>> {
+    let disk = RealDisk::open(dir, rung).map_err(Error::store(NAME, "open the disk"))?;
     let rung = disk.profile().rung;
     let (wal, _) = Wal::open(Arc::new(disk), dir, Options::default())
         .map_err(Error::store(NAME, "open the log"))?;
