@@ -1,9 +1,10 @@
-//! Ourselves: the log alone. Default settings, the rung that the probe chooses.
+//! Ourselves: the log alone, and the store over it. Default settings, the rung that the probe chooses.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use strandline_engine::{Db, DbOptions, KeyspaceId};
 use strandline_wal::disk::{Disk, RealDisk, Rung};
 use strandline_wal::{Lsn, Options, Wal};
 
@@ -31,6 +32,14 @@ fn open_log(dir: &Path, rung: Option<Rung>) -> Result<Box<dyn Store>> {
     let (wal, _) = Wal::open(Arc::new(disk), dir, Options::default())
         .map_err(Error::store(NAME, "open the log"))?;
     Ok(Box::new(Log { wal, rung, trimmed: AtomicU64::new(0) }))
+}
+
+/// The store.
+pub const ENGINE: Opener = Opener { name: NAME, open: open_engine };
+
+fn open_engine(dir: &Path) -> Result<Box<dyn Store>> {
+    let db = Db::open(dir, DbOptions::default()).map_err(Error::store(NAME, "open"))?;
+    Ok(Box::new(Engine { db, durable_by: durable_by(dir)? }))
 }
 
 /// The system call behind a rung.
@@ -88,6 +97,28 @@ impl Writer for &Log {
         {
             self.wal.trim(Lsn(lsn.0));
         }
+        Ok(())
+    }
+}
+
+struct Engine {
+    db: Db,
+    durable_by: String,
+}
+
+impl Store for Engine {
+    fn durable_by(&self) -> String {
+        self.durable_by.clone()
+    }
+
+    fn writer(&self, _: usize) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(&self.db))
+    }
+}
+
+impl Writer for &Db {
+    fn write(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
+        self.put(KeyspaceId::DEFAULT, key, value).map_err(Error::store(NAME, "put"))?;
         Ok(())
     }
 }
