@@ -44,6 +44,8 @@ pub struct Plan {
     pub peers: Vec<String>,
     /// Only these numbers of threads or connections; all if empty.
     pub concurrency: Vec<usize>,
+    /// Our server; found or built if none is given.
+    pub binary: Option<PathBuf>,
 }
 
 impl Plan {
@@ -131,7 +133,7 @@ impl Plan {
             .map(|program| format!("{program} is not installed"));
         let program = match missing {
             Some(reason) => Err(reason),
-            None => redis::our_binary(),
+            None => self.binary.clone().map_or_else(redis::our_binary, Ok),
         };
         let mut probe = Probe::open(&self.dir)?;
         for (request, connections, pipeline) in rows {

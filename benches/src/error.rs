@@ -70,7 +70,7 @@ impl fmt::Display for Error {
                 write!(out, "could not {operation} {}: {source}", path.display())
             }
             Error::NotReady { name, output } => {
-                write!(out, "{name} does not answer; it printed: {output}")
+                write!(out, "{name} does not answer; it printed: {}", output.trim())
             }
             Error::Unreadable { output } => {
                 write!(out, "redis-benchmark printed no results: {output}")

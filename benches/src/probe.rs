@@ -38,13 +38,13 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Makes the file `probe` in `dir`, fully written.
+    /// Makes a file in `dir`, fully written; it is removed with the probe.
     ///
     /// # Errors
     ///
     /// If it cannot be made or written.
     pub fn open(dir: &Path) -> Result<Probe> {
-        let path = dir.join("probe");
+        let path = dir.join(format!("probe-{}", std::process::id()));
         let filler = vec![1; WRITE_LEN * BLOCKS];
         std::fs::write(&path, &filler).map_err(Error::io("write", &path))?;
         let written = std::fs::File::open(&path).map_err(Error::io("open", &path))?;
@@ -87,6 +87,13 @@ impl Probe {
     }
 }
 
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // A file that stays behind is 1 MiB, and somebody else's to notice.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +107,7 @@ mod tests {
         for _ in 0..=BLOCKS / WRITES {
             probe.measure().unwrap();
         }
+        drop(probe);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing stays behind");
     }
 }

@@ -35,6 +35,9 @@ struct Arguments {
     /// Only these numbers of threads or connections, separated by commas
     #[arg(long, value_delimiter = ',')]
     concurrency: Vec<usize>,
+    /// Our server's program; without it, cargo builds it
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 /// A turn is between 50 ms, under which it measures its own start, and an hour.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         seed: arguments.seed,
         peers: arguments.peer,
         concurrency: arguments.concurrency,
+        binary: arguments.binary,
     };
     if !arguments.json {
         println!("{}", report::heading());

@@ -93,15 +93,12 @@ pub fn installed(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Our server's binary: `STRANDLINE_BIN`, or built now if cargo runs us, or what lies beside us.
+/// Our server's binary: built now if cargo runs us, else what lies beside us.
 ///
 /// # Errors
 ///
 /// A reason if there is none.
 pub fn our_binary() -> std::result::Result<PathBuf, String> {
-    if let Some(program) = std::env::var_os("STRANDLINE_BIN") {
-        return Ok(program.into());
-    }
     let ours = std::env::current_exe().map_err(|error| error.to_string())?;
     let program = ours.with_file_name("strandline");
     if let Some(cargo) = std::env::var_os("CARGO") {
@@ -116,7 +113,7 @@ pub fn our_binary() -> std::result::Result<PathBuf, String> {
     match program.exists() {
         true => Ok(program),
         false => Err(format!(
-            "{} is missing: run `cargo build --release -p strandline-server` or set STRANDLINE_BIN",
+            "{} is missing: run `cargo build --release -p strandline-server` or give --binary",
             program.display()
         )),
     }
