@@ -1,0 +1,176 @@
+//! The comparisons: which workloads, at which concurrency, beside whom.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::peers::redis::{self, Clients, Request};
+use crate::peers::{self, Peer};
+use crate::probe::Probe;
+use crate::report::{Row, Subject};
+use crate::rounds::{Contestant, Rounds};
+use crate::workload::{Durable, Opener, Shape};
+use crate::{Error, Result};
+
+/// Bytes of a value in every row.
+const VALUE_LEN: usize = 256;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// The log: durable appends.
+    Wal,
+    /// The log on the rung it chose, beside itself on each rung that can be forced.
+    Rungs,
+    /// The embedded store: durable puts.
+    Engine,
+    /// The server: SET and GET over sockets.
+    Server,
+    /// Several replicas.
+    Cluster,
+}
+
+/// How it is compared.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How often everybody takes a turn.
+    pub rounds: usize,
+    /// How long a turn lasts.
+    pub duration: Duration,
+    /// Where the files are made.
+    pub dir: PathBuf,
+    /// Decides the order of turns.
+    pub seed: u64,
+    /// Only these peers; all if empty.
+    pub peers: Vec<String>,
+    /// Only these numbers of threads or connections; all if empty.
+    pub concurrency: Vec<usize>,
+    /// Our server; found or built if none is given.
+    pub binary: Option<PathBuf>,
+}
+
+impl Plan {
+    fn wants(&self, peer: &str, concurrency: usize) -> bool {
+        (self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == peer))
+            && (self.concurrency.is_empty() || self.concurrency.contains(&concurrency))
+    }
+
+    /// Runs a comparison and hands each row to `show` as soon as it is there.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be used. What fails in a store is a row of its own.
+    pub fn run(&self, what: What, show: &mut dyn FnMut(&Row)) -> Result<()> {
+        std::fs::create_dir_all(&self.dir).map_err(Error::io("create", &self.dir))?;
+        match what {
+            What::Wal => {
+                let ours = peers::strandline::LOG;
+                self.stores("append", &[1, 8, 64, 256], ours, &peers::logs(), show)
+            }
+            What::Rungs => {
+                let ours = peers::strandline::LOG;
+                self.stores("append", &[1, 8, 64, 256], ours, &peers::rungs(), show)
+            }
+            What::Engine => {
+                let ours = peers::strandline::ENGINE;
+                self.stores("put", &[1, 8, 64], ours, &peers::engines(), show)
+            }
+            What::Server => self.servers(show),
+            What::Cluster => {
+                let subject = subject("put", 64, None);
+                show(&Row::skipped(&subject, "etcd", "a replicated server is not there yet"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Threads in this process that write to stores.
+    fn stores(
+        &self,
+        workload: &'static str,
+        threads: &[usize],
+        ours: Opener,
+        peers: &[Peer],
+        show: &mut dyn FnMut(&Row),
+    ) -> Result<()> {
+        let mut probe = Probe::open(&self.dir)?;
+        for threads in threads.iter().copied() {
+            let subject = subject(workload, threads, None);
+            let shape = Shape { threads, value_len: VALUE_LEN, duration: self.duration };
+            let contestant = |opener: Opener| -> Box<dyn Contestant> {
+                Box::new(Durable::new(opener, shape, &self.dir))
+            };
+            let mut contestants = vec![contestant(ours)];
+            for peer in peers.iter().filter(|peer| self.wants(peer.name, threads)) {
+                match peer.opener {
+                    Ok(opener) => contestants.push(contestant(opener)),
+                    Err(reason) => show(&Row::skipped(&subject, peer.name, reason)),
+                }
+            }
+            if contestants.len() == 1 {
+                continue;
+            }
+            let rounds = Rounds::run(&mut contestants, self.rounds, self.seed, &mut probe)?;
+            for score in &rounds.scores[1..] {
+                let durable = peers.iter().any(|peer| peer.name == score.name && peer.durable);
+                show(&Row::new(&subject, &rounds, score, durable));
+            }
+        }
+        Ok(())
+    }
+
+    /// Clients of servers in other processes.
+    fn servers(&self, show: &mut dyn FnMut(&Row)) -> Result<()> {
+        let rows = [
+            (Request::Set, 1, 1),
+            (Request::Set, 64, 1),
+            (Request::Set, 64, 16),
+            (Request::Get, 64, 1),
+            (Request::Get, 64, 16),
+        ];
+        let missing = ["redis-server", "redis-benchmark"]
+            .into_iter()
+            .find(|program| !redis::installed(program))
+            .map(|program| format!("{program} is not installed"));
+        let program = match missing {
+            Some(reason) => Err(reason),
+            None => self.binary.clone().map_or_else(redis::our_binary, Ok),
+        };
+        let mut probe = Probe::open(&self.dir)?;
+        for (request, connections, pipeline) in rows {
+            let workload = if request == Request::Set { "set" } else { "get" };
+            if !self.wants("redis-server", connections) {
+                continue;
+            }
+            let subject = subject(workload, connections, Some(pipeline));
+            let shape = redis::Shape {
+                request,
+                connections: u64::try_from(connections).expect("few connections"),
+                pipeline: u64::try_from(pipeline).expect("short pipelines"),
+                value_len: VALUE_LEN,
+                duration: self.duration,
+            };
+            let started = match &program {
+                Ok(program) => self.start(program, shape).map_err(|error| error.to_string()),
+                Err(reason) => Err(reason.clone()),
+            };
+            let mut contestants: Vec<Box<dyn Contestant>> = match started {
+                Ok([ours, redis]) => vec![Box::new(ours), Box::new(redis)],
+                Err(reason) => {
+                    show(&Row::skipped(&subject, "redis-server", reason));
+                    continue;
+                }
+            };
+            let rounds = Rounds::run(&mut contestants, self.rounds, self.seed, &mut probe)?;
+            show(&Row::new(&subject, &rounds, &rounds.scores[1], true));
+        }
+        Ok(())
+    }
+
+    fn start(&self, program: &Path, shape: redis::Shape) -> Result<[Clients; 2]> {
+        Ok([redis::strandline(program, &self.dir, shape)?, redis::redis(&self.dir, shape)?])
+    }
+}
+
+fn subject(workload: &'static str, concurrency: usize, pipeline: Option<usize>) -> Subject {
+    Subject { workload, concurrency, pipeline, value_bytes: VALUE_LEN }
+}

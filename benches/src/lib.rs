@@ -1,0 +1,27 @@
+//! What Strandline costs, alone and beside its peers.
+//!
+//! The program `compare` lets Strandline and other stores take turns on this machine and prints the
+//! ratios:
+//!
+//! ```text
+//! cargo run --release -p strandline-benches --bin compare -- wal --rounds 5 --seconds 2
+//! ```
+//!
+//! A reader starts with [`rounds`] (the protocol), then [`workload`] (what the threads do) and
+//! [`peers`] (how each store is opened); [`probe`] asks the bare disk, [`report`] prints the rows.
+//! `benches/` holds criterion benches of Strandline alone, for before and after a change.
+//!
+//! Only equal durability is compared. A store that acknowledges what a power cut would take back is
+//! listed apart. Nothing here asserts a time.
+
+pub mod comparison;
+mod error;
+pub mod peers;
+pub mod probe;
+pub mod process;
+pub mod random;
+pub mod report;
+pub mod rounds;
+pub mod workload;
+
+pub use error::{Error, Result};

@@ -1,0 +1,227 @@
+//! One row per workload, concurrency and peer: as JSON, one object per line, or as a table.
+//!
+//! The names of the fields are those of `docs/` and of scripts that read them; none is ever renamed.
+//! Numbers are medians over the rounds that were kept; `ratio_*` is ours over theirs, round by round.
+
+use serde::Serialize;
+
+use crate::rounds::{Rounds, Score, Turn, median};
+
+/// What is measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Subject {
+    /// `append`, `put`, `set` or `get`.
+    pub workload: &'static str,
+    /// Threads or connections.
+    pub concurrency: usize,
+    /// Requests in flight per connection; absent where there are no connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<usize>,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+}
+
+/// A row of the comparison.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What is measured.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// Beside whom.
+    pub peer: &'static str,
+    /// The result, or why there is none.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What a row says.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Outcome {
+    /// Both ran.
+    Measured(Measured),
+    /// One of them did not.
+    Skipped {
+        /// Why.
+        skipped: String,
+    },
+}
+
+/// Both in numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// Our operations per second.
+    pub ours_ops_per_s: f64,
+    /// Theirs.
+    pub peer_ops_per_s: f64,
+    /// Ours over theirs.
+    pub ratio_median: f64,
+    /// In our worst round.
+    pub ratio_min: f64,
+    /// In our best round.
+    pub ratio_max: f64,
+    /// 99 of 100 of our operations took at most this long.
+    pub ours_p99_us: f64,
+    /// And of theirs.
+    pub peer_p99_us: f64,
+    /// The system call that made our acknowledgement durable.
+    pub ours_durable_by: String,
+    /// And theirs.
+    pub peer_durable_by: String,
+    /// Whether both acknowledge only what is durable. A row where this is false compares nothing; it
+    /// is listed apart.
+    pub equal_durability: bool,
+    /// How many rounds count.
+    pub rounds: usize,
+    /// How many were dropped because the bare disk was off in them.
+    pub rounds_dropped: usize,
+    /// The bare disk: the median of one synced write of 4 KiB.
+    pub probe_us: f64,
+}
+
+impl Row {
+    /// A row without a result.
+    pub fn skipped(subject: &Subject, peer: &'static str, reason: impl Into<String>) -> Row {
+        let outcome = Outcome::Skipped { skipped: reason.into() };
+        Row { subject: subject.clone(), peer, outcome }
+    }
+
+    /// The row of one peer.
+    pub fn new(subject: &Subject, rounds: &Rounds, peer: &Score, equal_durability: bool) -> Row {
+        let ours = &rounds.scores[0];
+        let (ours_turns, peer_turns) = match (&ours.turns, &peer.turns) {
+            (Ok(ours), Ok(peer)) => (ours, peer),
+            (Err(reason), _) | (_, Err(reason)) => {
+                return Row::skipped(subject, peer.name, reason.clone());
+            }
+        };
+        if ours_turns.is_empty() {
+            return Row::skipped(
+                subject,
+                peer.name,
+                "the disk was too unsteady: every round dropped",
+            );
+        }
+        let ratios: Vec<f64> = ours_turns
+            .iter()
+            .zip(peer_turns)
+            .map(|(ours, peer)| ours.ops_per_s / peer.ops_per_s)
+            .collect();
+        let over =
+            |turns: &[Turn], number: fn(&Turn) -> f64| median(turns.iter().map(number).collect());
+        let measured = Measured {
+            ours_ops_per_s: over(ours_turns, |turn| turn.ops_per_s),
+            peer_ops_per_s: over(peer_turns, |turn| turn.ops_per_s),
+            ratio_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
+            ratio_max: ratios.iter().copied().fold(0.0, f64::max),
+            ratio_median: median(ratios),
+            ours_p99_us: over(ours_turns, |turn| turn.p99_us),
+            peer_p99_us: over(peer_turns, |turn| turn.p99_us),
+            ours_durable_by: ours_turns[0].durable_by.clone(),
+            peer_durable_by: peer_turns[0].durable_by.clone(),
+            equal_durability,
+            rounds: rounds.kept,
+            rounds_dropped: rounds.dropped,
+            probe_us: rounds.probe.as_secs_f64() * 1e6,
+        };
+        Row { subject: subject.clone(), peer: peer.name, outcome: Outcome::Measured(measured) }
+    }
+
+    /// The row as one line of JSON.
+    ///
+    /// # Panics
+    ///
+    /// Never: a row has no keys that JSON could not hold.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("a row is plain fields")
+    }
+
+    /// The row as one line of the table.
+    pub fn line(&self) -> String {
+        let Subject { workload, concurrency, pipeline, .. } = &self.subject;
+        let pipeline = pipeline.map(|depth| format!("x{depth}")).unwrap_or_default();
+        let what =
+            format!("{workload:<7} {:<8} {:<18}", format!("{concurrency}{pipeline}"), self.peer);
+        match &self.outcome {
+            Outcome::Skipped { skipped } => format!("{what} skipped: {skipped}"),
+            Outcome::Measured(row) => format!(
+                "{what} {:>9.0} {:>9.0} {:>7.2} {:>6.2}-{:<6.2} {:>9.0} {:>9.0}  {} / {}{}{}",
+                row.ours_ops_per_s,
+                row.peer_ops_per_s,
+                row.ratio_median,
+                row.ratio_min,
+                row.ratio_max,
+                row.ours_p99_us,
+                row.peer_p99_us,
+                row.ours_durable_by,
+                row.peer_durable_by,
+                if row.equal_durability { "" } else { "; NOT COMPARABLE" },
+                match row.rounds_dropped {
+                    0 => String::new(),
+                    dropped => format!("; {dropped} rounds dropped"),
+                },
+            ),
+        }
+    }
+}
+
+/// The headings of the table.
+pub fn heading() -> String {
+    format!(
+        "{:<7} {:<8} {:<18} {:>9} {:>9} {:>7} {:>13} {:>9} {:>9}  durable by",
+        "what", "threads", "peer", "ours/s", "peer/s", "ratio", "min-max", "our p99", "its p99"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SUBJECT: Subject =
+        Subject { workload: "put", concurrency: 8, pipeline: None, value_bytes: 256 };
+
+    fn score(name: &'static str, numbers: &[f64]) -> Score {
+        let turn = |ops: &f64| Turn { ops_per_s: *ops, p99_us: 5.0, durable_by: "sync".into() };
+        Score { name, turns: Ok(numbers.iter().map(turn).collect()) }
+    }
+
+    fn rounds(scores: Vec<Score>, kept: usize) -> Rounds {
+        Rounds { scores, kept, dropped: 1, probe: Duration::from_micros(110) }
+    }
+
+    #[test]
+    fn the_ratio_is_taken_round_by_round() {
+        // The machine was half as fast in the second round, for both.
+        let scores = vec![score("us", &[100.0, 50.0, 90.0]), score("them", &[50.0, 25.0, 30.0])];
+        let rounds = rounds(scores, 3);
+        let row = Row::new(&SUBJECT, &rounds, &rounds.scores[1], true);
+        let value: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
+        assert_eq!(value["ratio_median"], 2.0);
+        assert_eq!(value["ratio_min"], 2.0);
+        assert_eq!(value["ratio_max"], 3.0);
+        assert_eq!(value["ours_ops_per_s"], 90.0);
+        assert_eq!(value["workload"], "put");
+        assert_eq!(value["peer"], "them");
+        assert_eq!(value["rounds_dropped"], 1);
+        assert!(row.line().contains("2.00-3.00"));
+    }
+
+    #[test]
+    fn a_peer_that_failed_is_a_row_with_the_reason() {
+        let failed = Score { name: "them", turns: Err("the disk is full".into()) };
+        let rounds = rounds(vec![score("us", &[1.0]), failed], 1);
+        let row = Row::new(&SUBJECT, &rounds, &rounds.scores[1], true);
+        let value: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
+        assert_eq!(value["skipped"], "the disk is full");
+        assert!(value.get("ratio_median").is_none());
+    }
+
+    #[test]
+    fn no_round_left_is_said_aloud() {
+        let rounds = rounds(vec![score("us", &[]), score("them", &[])], 0);
+        let row = Row::new(&SUBJECT, &rounds, &rounds.scores[1], true);
+        assert!(row.line().contains("unsteady"));
+    }
+}

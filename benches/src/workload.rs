@@ -1,0 +1,310 @@
+//! Many threads that write to a store, each waiting for its own write: the closed loop behind the
+//! rows `append` and `put`.
+//!
+//! Before a turn the file system is synced (what the one before has left dirty must not be written on
+//! this one's time), the threads warm up, then the clock runs. Each thread keeps
+//! a histogram of its own; they are added up at the end. A latency is the time from one
+//! acknowledgement to the next of the same thread, which in a closed loop is when the write was meant
+//! to start.
+//!
+//! Left out: a given rate (`strandline bench --rate`), and reading.
+
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tempfile::TempDir;
+
+use crate::random::Random;
+use crate::rounds::{Contestant, Turn};
+use crate::{Error, Result};
+
+/// Bytes of a key.
+pub const KEY_LEN: usize = 16;
+/// How many different keys there are: a cache does not hold the tables of all of them for nothing.
+const KEYS: u64 = 1_000_000;
+/// Bytes of noise from which values are cut; larger than the window of the usual compressors.
+const NOISE_LEN: usize = 64 << 10;
+/// Part of a turn that warms up and is not counted.
+const WARM_UP_PART: u32 = 5;
+/// Latencies beyond this are recorded as this, in nanoseconds: a minute is a hang.
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+
+const WARMING_UP: u8 = 0;
+const COUNTING: u8 = 1;
+const OVER: u8 = 2;
+
+/// An open store.
+pub trait Store: Sync {
+    /// The system call that makes an acknowledged write durable.
+    fn durable_by(&self) -> String;
+
+    /// A writer for the thread with this number.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no more.
+    fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>>;
+}
+
+/// One thread's way to write.
+pub trait Writer {
+    /// Writes and waits until it is durable. A log leaves the key out.
+    ///
+    /// # Errors
+    ///
+    /// If the write was refused or its outcome is unknown.
+    fn write(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()>;
+}
+
+/// A store that can be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opener {
+    /// The name in the report.
+    pub name: &'static str,
+    /// Opens it in an empty directory.
+    pub open: fn(&Path) -> Result<Box<dyn Store>>,
+}
+
+/// What the threads do.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How many threads write.
+    pub threads: usize,
+    /// Bytes of a value.
+    pub value_len: usize,
+    /// How long the clock runs.
+    pub duration: Duration,
+}
+
+/// A store that takes turns. It is opened at its first turn and stays open, so that files are made and
+/// filled once and the later turns see a log that has been used before.
+pub struct Durable {
+    opener: Opener,
+    shape: Shape,
+    below: PathBuf,
+    /// The open store and its directory; dropped in this order.
+    open: Option<(Box<dyn Store>, TempDir)>,
+    turns: u64,
+}
+
+impl Durable {
+    /// A store that will be opened in a directory of its own below `below`.
+    pub fn new(opener: Opener, shape: Shape, below: &Path) -> Durable {
+        Durable { opener, shape, below: below.to_path_buf(), open: None, turns: 0 }
+    }
+
+    fn store(&mut self) -> Result<&dyn Store> {
+        if self.open.is_none() {
+            let dir = tempfile::Builder::new()
+                .prefix(self.opener.name)
+                .tempdir_in(&self.below)
+                .map_err(Error::io("create a directory in", &self.below))?;
+            self.open = Some(((self.opener.open)(dir.path())?, dir));
+        }
+        let (store, _) = self.open.as_ref().expect("opened just now");
+        Ok(store.as_ref())
+    }
+}
+
+impl Contestant for Durable {
+    fn name(&self) -> &'static str {
+        self.opener.name
+    }
+
+    fn turn(&mut self) -> Result<Turn> {
+        let (shape, below, turns) = (self.shape, self.below.clone(), self.turns);
+        self.turns += 1;
+        let store = self.store()?;
+        sync_file_system(&below)?;
+        drive(store, shape, turns)
+    }
+}
+
+/// Writes out all that is dirty in the file system of `dir`.
+fn sync_file_system(dir: &Path) -> Result<()> {
+    let file = std::fs::File::open(dir).map_err(Error::io("open", dir))?;
+    rustix::fs::syncfs(&file).map_err(std::io::Error::from).map_err(Error::io("sync", dir))
+}
+
+/// Lets the threads write until the time is over. `turn` gives each turn keys and values of its own.
+///
+/// # Errors
+///
+/// The first error of any thread.
+///
+/// # Panics
+///
+/// If a store panics.
+pub fn drive(store: &dyn Store, shape: Shape, turn: u64) -> Result<Turn> {
+    let phase = AtomicU8::new(WARMING_UP);
+    let start = Barrier::new(shape.threads + 1);
+    let (results, elapsed) = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shape.threads)
+            .map(|thread| {
+                let (phase, start) = (&phase, &start);
+                let number = u64::try_from(thread).expect("few threads");
+                let load = Load::new((turn << 32) + number, shape.value_len);
+                scope.spawn(move || run_thread(store, thread, load, phase, start))
+            })
+            .collect();
+        start.wait();
+        std::thread::sleep(shape.duration / WARM_UP_PART);
+        let started = Instant::now();
+        phase.store(COUNTING, Ordering::Relaxed);
+        std::thread::sleep(shape.duration);
+        phase.store(OVER, Ordering::Relaxed);
+        let elapsed = started.elapsed();
+        let results: Vec<_> =
+            threads.into_iter().map(|thread| thread.join().expect("no store panics")).collect();
+        (results, elapsed)
+    });
+    let mut all = histogram();
+    for result in results {
+        all.add(result?).expect("all histograms have the same bounds");
+    }
+    Ok(Turn {
+        ops_per_s: f64_of(all.len()) / elapsed.as_secs_f64(),
+        p99_us: f64_of(all.value_at_quantile(0.99)) / 1e3,
+        durable_by: store.durable_by(),
+    })
+}
+
+/// One thread: write, wait, note how long it took.
+fn run_thread(
+    store: &dyn Store,
+    thread: usize,
+    mut load: Load,
+    phase: &AtomicU8,
+    start: &Barrier,
+) -> Result<Histogram<u64>> {
+    let mut latencies = histogram();
+    let writer = store.writer(thread);
+    // Every thread comes to the barrier, or the others would wait for it for ever.
+    start.wait();
+    let mut writer = writer?;
+    let mut before = Instant::now();
+    loop {
+        let (key, value) = load.next_pair();
+        writer.write(&key, value)?;
+        let now = Instant::now();
+        match phase.load(Ordering::Relaxed) {
+            WARMING_UP => {}
+            COUNTING => {
+                let nanos = u64::try_from((now - before).as_nanos()).unwrap_or(LATENCY_MAX_NS);
+                latencies.saturating_record(nanos.max(1));
+            }
+            _ => return Ok(latencies),
+        }
+        before = now;
+    }
+}
+
+/// Keys and values, different ones for every seed.
+#[derive(Debug)]
+pub struct Load {
+    random: Random,
+    noise: Vec<u8>,
+    value_len: usize,
+}
+
+impl Load {
+    /// An endless supply.
+    ///
+    /// # Panics
+    ///
+    /// If a value is longer than the noise it is cut from.
+    pub fn new(seed: u64, value_len: usize) -> Load {
+        assert!(value_len < NOISE_LEN, "values are cut from {NOISE_LEN} bytes");
+        let mut random = Random::new(seed + 1);
+        let noise = random.bytes(NOISE_LEN);
+        Load { random, noise, value_len }
+    }
+
+    /// A random key and a value that does not compress.
+    pub fn next_pair(&mut self) -> ([u8; KEY_LEN], &[u8]) {
+        let key = key(self.random.below(KEYS));
+        let places = u64::try_from(NOISE_LEN - self.value_len).expect("small");
+        let at = usize::try_from(self.random.below(places)).expect("below a usize");
+        (key, &self.noise[at..at + self.value_len])
+    }
+}
+
+/// The key with this number; neighbours in number are not neighbours in order.
+pub fn key(number: u64) -> [u8; KEY_LEN] {
+    let mut key = [0; KEY_LEN];
+    key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    key[8..].copy_from_slice(&number.to_le_bytes());
+    key
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_NS, 2).expect("the bounds are in order")
+}
+
+/// A count as a number to divide by.
+pub(crate) fn f64_of(count: u64) -> f64 {
+    // Two exact halves: an `as` cast would do the same without saying that it may round.
+    let high = u32::try_from(count >> 32).expect("32 bits");
+    let low = u32::try_from(count & 0xffff_ffff).expect("32 bits");
+    f64::from(high) * 4_294_967_296.0 + f64::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counter(AtomicU64);
+
+    impl Store for Counter {
+        fn durable_by(&self) -> String {
+            "nothing".into()
+        }
+        fn writer(&self, _: usize) -> Result<Box<dyn Writer + '_>> {
+            Ok(Box::new(&self.0))
+        }
+    }
+
+    impl Writer for &AtomicU64 {
+        fn write(&mut self, _: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
+            assert_eq!(value.len(), 256);
+            match self.fetch_add(1, Ordering::Relaxed) {
+                10_000_000 => Err(Error::Unreadable { output: "full".into() }),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_counted_was_written() {
+        let store = Counter::default();
+        let duration = Duration::from_millis(20);
+        let turn = drive(&store, Shape { threads: 3, value_len: 256, duration }, 0).unwrap();
+        let written = f64_of(store.0.load(Ordering::Relaxed));
+        assert!(turn.ops_per_s * duration.as_secs_f64() <= written);
+        assert!(turn.p99_us > 0.0);
+    }
+
+    #[test]
+    fn an_error_of_one_thread_is_the_result() {
+        let store = Counter(AtomicU64::new(10_000_000));
+        let shape = Shape { threads: 2, value_len: 256, duration: Duration::from_millis(1) };
+        assert!(drive(&store, shape, 0).is_err());
+    }
+
+    #[test]
+    fn keys_differ() {
+        let keys: std::collections::BTreeSet<_> = (0..1000).map(key).collect();
+        assert_eq!(keys.len(), 1000);
+    }
+
+    #[test]
+    fn large_counts_keep_their_size() {
+        assert_eq!(f64_of(3 << 40).total_cmp(&3_298_534_883_328.0), std::cmp::Ordering::Equal);
+    }
+}
