@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     let lsn = wal.append(&payload).expect("the disk has room");
                     wal.wait(lsn).expect("the disk works");
                     let durable = count.fetch_add(1, Ordering::Relaxed);
-                    if durable % 100_000 == 0 {
+                    if durable.is_multiple_of(100_000) {
                         wal.trim(lsn);
                     }
                 }

@@ -40,7 +40,7 @@ fn random_puts_with_background_work() {
             });
         }
         let mut batch = Batch::new();
-        let mut value = vec![0; VALUE_LEN];
+        let mut value = [0; VALUE_LEN];
         for index in (1..=ENTRIES).map(Index) {
             batch.clear();
             random.fill(&mut value[..VALUE_LEN / 2]);
@@ -67,7 +67,7 @@ fn random_puts_with_background_work() {
     println!("all done after {:?}: {:#?}", start.elapsed(), engine.stats());
     let mut random = Random::new(1);
     let start = Instant::now();
-    let mut value = vec![0; VALUE_LEN];
+    let mut value = [0; VALUE_LEN];
     let count = 300_000_u32;
     for _ in 0..count {
         random.fill(&mut value[..VALUE_LEN / 2]);

@@ -225,3 +225,79 @@ pub(crate) fn run(seed: u64) -> Result<Outcome, String> {
     outcome.event_hash = disk.event_hash();
     Ok(outcome)
 }
+
+/// A log of `count` records, closed in order, and its payloads.
+fn written(disk: &Arc<SimulatedDisk>, random: &mut Random, count: u64) -> BTreeMap<u64, Vec<u8>> {
+    let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options()).unwrap();
+    let mut payloads = BTreeMap::new();
+    for _ in 0..count {
+        let mut payload = vec![0; 1 + random.index(300)];
+        random.fill(&mut payload);
+        let lsn = wal.append(&payload).unwrap();
+        wal.wait(lsn).unwrap();
+        payloads.insert(lsn.0, payload);
+    }
+    // Without this there would be nothing behind the last group that claims it.
+    wal.close().unwrap();
+    payloads
+}
+
+/// Reads a damaged log: it must show all records, or say that it is damaged; never less, never other.
+fn read_damaged(
+    disk: &Arc<SimulatedDisk>,
+    payloads: &BTreeMap<u64, Vec<u8>>,
+) -> Result<bool, String> {
+    let Ok((wal, _)) = Wal::open(disk.clone(), Path::new(DIR), options()) else {
+        return Ok(true);
+    };
+    let mut found = BTreeMap::new();
+    let mut reader = wal.reader(Lsn(1));
+    loop {
+        match reader.next_records() {
+            Ok(Some(records)) => {
+                for record in records.iter() {
+                    let Ok((lsn, record)) = record else { return Ok(true) };
+                    found.insert(lsn.0, record.payload.to_vec());
+                }
+            }
+            Ok(None) => break,
+            Err(_) => return Ok(true),
+        }
+    }
+    match found == *payloads {
+        true => Ok(false),
+        false => Err(format!("{} of {} records, and no word", found.len(), payloads.len())),
+    }
+}
+
+/// One flipped bit anywhere in the active segment. Returns whether it was noticed.
+pub fn flip(seed: u64, bit: Option<u64>) -> Result<bool, String> {
+    let mut random = Random::new(seed);
+    let disk = SimulatedDisk::new(seed);
+    let payloads = written(&disk, &mut random, 8);
+    let path = Path::new(DIR).join("0000000000000001.segment");
+    let bit = bit.unwrap_or_else(|| random.below(10 * 4096 * 8));
+    disk.flip_bit(&path, bit);
+    read_damaged(&disk, &payloads).map_err(|reason| format!("bit {bit}: {reason}"))
+}
+
+/// One whole write that lands on an older group of the same segment.
+pub fn misdirect(seed: u64) -> Result<bool, String> {
+    let mut random = Random::new(seed);
+    let disk = SimulatedDisk::new(seed);
+    let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options()).unwrap();
+    let mut payloads = BTreeMap::new();
+    let misdirected = 2 + random.below(6);
+    for count in 0..9 {
+        let mut payload = vec![0; 1 + random.index(300)];
+        random.fill(&mut payload);
+        if count == misdirected {
+            disk.misdirect_next_write(4096 * (1 + random.below(count)));
+        }
+        let lsn = wal.append(&payload).unwrap();
+        wal.wait(lsn).unwrap();
+        payloads.insert(lsn.0, payload);
+    }
+    drop(wal);
+    read_damaged(&disk, &payloads)
+}
