@@ -117,6 +117,14 @@ impl Reader {
             }
         };
         let mut records = records;
+        if records.first > self.next {
+            return Err(Error::Corruption {
+                path: self.shared.dir.clone(),
+                offset: 0,
+                expected: format!("a group with position {}", self.next),
+                found: format!("one that begins with position {}", records.first),
+            });
+        }
         records.end = records.end.min(durable.next());
         self.next = records.end;
         Ok(Some(records))

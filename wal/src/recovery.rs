@@ -308,17 +308,20 @@ fn check_unheaded(
     newest: Option<(u64, u64)>,
     error: Option<Error>,
 ) -> Result<()> {
-    let mut head = [0; GROUP_HEADER_LEN];
     let mut bytes = [0; GROUP_HEADER_LEN];
-    segment.file.read_at(&mut head, 0)?;
     if segment.file.read_at(&mut bytes, GROUPS_START)? < GROUP_HEADER_LEN {
         return Ok(());
     }
-    // Without another segment the damaged header itself may still say which log it was.
-    let (log_id, last) = newest.unwrap_or((crate::frame::u64_at(&head, 8), 0));
     let incarnation = crate::frame::u64_at(&bytes, 8);
-    let is_group = GroupHeader::decode(&bytes, log_id, incarnation, GROUPS_START).is_ok();
-    if !is_group || incarnation <= last {
+    let is_needed = match newest {
+        Some((log_id, last)) => {
+            let group = GroupHeader::decode(&bytes, log_id, incarnation, GROUPS_START);
+            group.is_ok() && incarnation > last
+        }
+        // Nothing else tells whether this was the log: when in doubt it was.
+        None => GroupHeader::is_likely(&bytes, GROUPS_START),
+    };
+    if !is_needed {
         return Ok(());
     }
     Err(error.unwrap_or_else(|| Error::Corruption {

@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     pub(crate) queue: Box<dyn WriteQueue>,
     pub(crate) disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Called when the durable position has grown.
     pub(crate) hook: std::sync::OnceLock<DurableHook>,
     /// The number of the next segment file; held while spares are made.

@@ -281,23 +281,25 @@ pub fn flip(seed: u64, bit: Option<u64>) -> Result<bool, String> {
     read_damaged(&disk, &payloads).map_err(|reason| format!("bit {bit}: {reason}"))
 }
 
-/// One whole write that lands on an older group of the same segment.
+/// The last write lands, whole, on an older group of the same segment; then the process is killed.
 pub fn misdirect(seed: u64) -> Result<bool, String> {
     let mut random = Random::new(seed);
     let disk = SimulatedDisk::new(seed);
     let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options()).unwrap();
     let mut payloads = BTreeMap::new();
-    let misdirected = 2 + random.below(6);
-    for count in 0..9 {
+    let last = 2 + random.below(6);
+    for count in 0..=last {
         let mut payload = vec![0; 1 + random.index(300)];
         random.fill(&mut payload);
-        if count == misdirected {
+        if count == last {
             disk.misdirect_next_write(4096 * (1 + random.below(count)));
         }
         let lsn = wal.append(&payload).unwrap();
         wal.wait(lsn).unwrap();
         payloads.insert(lsn.0, payload);
     }
+    // Its own place stays empty, like the end of the log.
+    disk.kill();
     drop(wal);
     read_damaged(&disk, &payloads)
 }
