@@ -171,12 +171,12 @@ impl Fixture {
         runs.remove(0).replies
     }
 
-    /// A slice of deleting what was flushed.
-    pub(crate) fn reclaim(&mut self) {
+    /// A slice of deleting what was flushed; false if there is nothing.
+    pub(crate) fn reclaim(&mut self) -> bool {
         let databases = Databases::decode(&self.machine.state()).unwrap();
-        if let Some(from) = dead_key(&self.map, &databases, &[]).unwrap() {
-            self.propose(OPCODE_RECLAIM, [&from[..]].into_iter());
-        }
+        let Some(from) = dead_key(&self.map, &databases, &[]).unwrap() else { return false };
+        self.propose(OPCODE_RECLAIM, [&from[..]].into_iter());
+        true
     }
 
     /// How many keys there are in all spaces, and how many expiries.

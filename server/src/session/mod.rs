@@ -12,48 +12,39 @@
 //! After a write was proposed it is answered, whatever happens: with its reply, or as unknown once
 //! the server's deadline has passed or the log has stopped. The connection is not closed instead.
 
+mod admission;
+mod proposal;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use strandline_engine::{BATCH_LEN_MAX, EntryHeader, EntryKind, Index, KEY_LEN_MAX, View};
+use strandline_engine::View;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
 use crate::clock::{self, Randomness};
-use crate::command::{Command, Handler, Next, table};
-use crate::entry;
+use crate::command::{Handler, Next, table};
 use crate::event_loop::Slot;
-use crate::key::USER_KEY_LEN_MAX;
-use crate::machine::UNKNOWN_REPLY;
 use crate::reader::Reader;
-use crate::refusal::{Failure, Refusal};
-use crate::resp::{Args, Limits, Parsed, Parser, Protocol, Reply};
-use crate::server::{PERMIT_LEN, Server};
-use crate::slot::slot_of;
+use crate::refusal::Failure;
+use crate::resp::{Limits, Parsed, Parser, Protocol, Reply};
+use crate::server::Server;
 use crate::stats::{SlowCommand, SlowLog};
-use crate::store;
-use crate::submission::{Mailbox, Run};
-use crate::value::PAYLOAD_LEN_MAX;
+use crate::submission::Mailbox;
+use proposal::Collected;
 
 /// Room for what is read at once.
 const READ_LEN: usize = 16 << 10;
 /// Replies are written out when there are so many bytes of them: with one reply more this is the
 /// bound of the output buffer.
 const OUTPUT_LEN_MAX: usize = 256 << 10;
-/// A run is proposed when it has so many writes, or so many bytes.
-const RUN_COUNT_MAX: usize = 1024;
-const RUN_LEN_MAX: usize = 1 << 20;
 /// Buffers above this are given back when they are empty.
 const KEPT_LEN_MAX: usize = 256 << 10;
 /// How long a paused command sleeps before it looks again.
 const PAUSE_SLICE: Duration = Duration::from_millis(5);
-/// What one operation of a batch costs beyond its keys and values, at most: two prefixes and two
-/// headers of operations, rounded up.
-const OPERATION_LEN: usize = 100;
-
 /// Whether a client wants replies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyMode {
@@ -102,17 +93,6 @@ enum Step {
     Paused,
     /// It is answered, and there is more to do.
     Next(Next),
-}
-
-/// Writes that are collected to be proposed together.
-#[derive(Debug, Default)]
-struct Collected {
-    /// Their entries, one after the other.
-    entries: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<usize>,
-    /// Takes their replies.
-    replies: Vec<u8>,
 }
 
 /// See the module's documentation.
@@ -321,8 +301,8 @@ impl Session {
                 return Step::RunFirst;
             }
             let text = match self.state.is_authenticated {
-                true => unknown_command(args),
-                false => NO_AUTH.to_owned(),
+                true => admission::unknown_command(args),
+                false => admission::NO_AUTH.to_owned(),
             };
             return self.refuse(&text);
         };
@@ -330,7 +310,7 @@ impl Session {
         if is_collecting && !command.is_write() {
             return Step::RunFirst;
         }
-        if let Err(refusal) = admit(command, args, &self.state) {
+        if let Err(refusal) = admission::admit(command, args, &self.state) {
             if is_collecting {
                 return Step::RunFirst;
             }
@@ -346,25 +326,6 @@ impl Session {
             Handler::Write { opcode, .. } => self.collect(opcode, command),
             Handler::Read(_) | Handler::Session(_) => self.execute(place),
         }
-    }
-
-    /// Adds the current request to the writes that are proposed together.
-    fn collect(&mut self, opcode: u16, command: &Command) -> Step {
-        let args = self.parser.args(&self.input[self.taken..]);
-        let slot = command.key_places(args.len()).next().map_or(0, |place| slot_of(args.at(place)));
-        let header = EntryHeader {
-            kind: EntryKind::COMMAND,
-            database: u16::try_from(self.state.database).expect("there are 16 databases"),
-            slot,
-            time_ms: self.now_ms,
-            seed: self.randomness.draw(),
-        };
-        entry::encode(&mut self.collected.entries, &header, opcode, args.from(1));
-        self.collected.ends.push(self.collected.entries.len());
-        let is_full = self.collected.ends.len() >= RUN_COUNT_MAX
-            || self.collected.entries.len() >= RUN_LEN_MAX
-            || self.state.reply_mode == ReplyMode::SkipNext;
-        if is_full { Step::DoneThenRun } else { Step::Done }
     }
 
     /// Executes a read or a session command.
@@ -407,14 +368,16 @@ impl Session {
                 Next::Continue
             }
         };
-        if mode != ReplyMode::On {
-            self.output.truncate(before);
-            if mode == ReplyMode::SkipNext && self.state.reply_mode == ReplyMode::SkipNext {
-                self.state.reply_mode = ReplyMode::On;
+        // `CLIENT REPLY` itself is answered by what it has just chosen.
+        match self.state.reply_mode {
+            ReplyMode::On => {}
+            ReplyMode::Off => self.output.truncate(before),
+            ReplyMode::SkipNext => {
+                self.output.truncate(before);
+                if mode == ReplyMode::SkipNext {
+                    self.state.reply_mode = ReplyMode::On;
+                }
             }
-        } else if self.state.reply_mode != ReplyMode::On {
-            // `CLIENT REPLY OFF` and `SKIP` themselves get none either.
-            self.output.truncate(before);
         }
         let elapsed = started.elapsed();
         self.count(place, elapsed);
@@ -444,101 +407,6 @@ impl Session {
         }
     }
 
-    /// Proposes what is collected, waits for it, and takes its replies.
-    async fn finish_run(&mut self) {
-        if self.collected.ends.is_empty() {
-            return;
-        }
-        self.view = None;
-        let count = self.collected.ends.len();
-        let mut replies = self.propose().await;
-        if self.state.reply_mode != ReplyMode::On {
-            replies.clear();
-            if self.state.reply_mode == ReplyMode::SkipNext {
-                self.state.reply_mode = ReplyMode::On;
-            }
-        }
-        debug_assert!(count > 0, "an empty run is not proposed");
-        if self.output.is_empty() {
-            std::mem::swap(&mut self.output, &mut replies);
-        } else {
-            self.output.extend_from_slice(&replies);
-        }
-        replies.clear();
-        if replies.capacity() <= KEPT_LEN_MAX {
-            self.collected.replies = replies;
-        }
-        self.collected.entries.clear();
-        if self.collected.entries.capacity() > 2 * RUN_LEN_MAX {
-            self.collected.entries = Vec::new();
-        }
-        self.collected.ends.clear();
-    }
-
-    /// Proposes what is collected and returns the replies, one for each write.
-    async fn propose(&mut self) -> Vec<u8> {
-        let count = self.collected.ends.len();
-        let kibibytes = self.collected.entries.len().div_ceil(PERMIT_LEN);
-        // A single write may be larger than all the room there is: it waits for all of it.
-        let room = self.server.permits();
-        let cost = u32::try_from(kibibytes.min(room)).unwrap_or(u32::MAX);
-        let permits = match self.server.in_flight.try_acquire_many(cost) {
-            Ok(permits) => Ok(permits),
-            Err(_) => self.server.in_flight.acquire_many(cost).await,
-        };
-        // The semaphore is never closed; were it so, going on would be right.
-        if let Ok(permits) = permits {
-            permits.forget();
-        }
-        self.run_number += 1;
-        self.slot.expect(self.run_number);
-        let run = Run {
-            first: Index(0),
-            count: u64::try_from(count).expect("a run is bounded"),
-            answered: 0,
-            protocol: self.state.protocol,
-            session: self.client.id,
-            number: self.run_number,
-            cost,
-            replies: std::mem::take(&mut self.collected.replies),
-            mailbox: self.mailbox.clone(),
-        };
-        let submitted = {
-            let mut start = 0;
-            let entries = &self.collected.entries;
-            let payloads: Vec<&[u8]> = self
-                .collected
-                .ends
-                .iter()
-                .map(|end| &entries[std::mem::replace(&mut start, *end)..*end])
-                .collect();
-            self.server.store.submit(&payloads, run)
-        };
-        if let Err(refused) = submitted {
-            return self.refused(*refused, count);
-        }
-        match tokio::time::timeout(self.server.write_timeout(), self.slot.finished()).await {
-            Ok(run) => run.replies,
-            Err(_) => {
-                let unknown = u64::try_from(count).unwrap_or(u64::MAX);
-                self.server.stats.unknown_outcomes.fetch_add(unknown, Ordering::Relaxed);
-                UNKNOWN_REPLY.repeat(count)
-            }
-        }
-    }
-
-    /// The replies of a run that was not proposed, or was registered before the proposal failed.
-    fn refused(&self, refused: store::Refused, count: usize) -> Vec<u8> {
-        let Some(run) = refused.run else { return UNKNOWN_REPLY.repeat(count) };
-        self.server.in_flight.add_permits(usize::try_from(run.cost).expect("u32 fits"));
-        let mut replies = run.replies;
-        let text = store::refusal_text(&refused.error);
-        for _ in 0..count {
-            Reply::new(&mut replies, self.state.protocol).error(&text);
-        }
-        replies
-    }
-
     /// Answers the current request with an error.
     fn refuse(&mut self, text: &str) -> Step {
         self.server.stats.errors.fetch_add(1, Ordering::Relaxed);
@@ -553,54 +421,4 @@ impl Session {
     fn answer_error(&mut self, text: &str) {
         Reply::new(&mut self.output, self.state.protocol).error(text);
     }
-}
-
-const NO_AUTH: &str = "NOAUTH Authentication required.";
-
-/// Whether a request may be executed, as far as that can be said without looking at the data.
-fn admit(command: &Command, args: Args<'_>, state: &State) -> Result<(), Refusal> {
-    if !state.is_authenticated && !command.flags.contains(&"no_auth") {
-        return Err(Refusal::other(NO_AUTH));
-    }
-    if !command.takes(args.len()) {
-        return Err(Refusal::Arity(command.name.to_owned()));
-    }
-    for place in command.key_places(args.len()) {
-        let len = args.at(place).len();
-        if len > USER_KEY_LEN_MAX {
-            return Err(Refusal::KeyTooLong { len });
-        }
-    }
-    let Handler::Write { check, .. } = command.handler else { return Ok(()) };
-    // What a command writes is a batch, which is bounded: keys may be written twice, once for
-    // their expiry.
-    let (mut len, mut len_max) = (0, 0);
-    for argument in args.from(1) {
-        len += argument.len() + argument.len().min(KEY_LEN_MAX) + OPERATION_LEN;
-        len_max = len_max.max(argument.len());
-    }
-    if len_max > PAYLOAD_LEN_MAX {
-        return Err(Refusal::StringTooLong);
-    }
-    if len > BATCH_LEN_MAX {
-        return Err(Refusal::CommandTooLarge);
-    }
-    check(args)
-}
-
-/// Redis' words for a command that does not exist: the beginning of each argument, up to a length.
-fn unknown_command(args: Args<'_>) -> String {
-    const LEN_MAX: usize = 128;
-    let shown = |bytes: &[u8], len_max: usize| {
-        String::from_utf8_lossy(&bytes[..bytes.len().min(len_max)]).into_owned()
-    };
-    let mut arguments = String::new();
-    for argument in args.from(1) {
-        if arguments.len() >= LEN_MAX {
-            break;
-        }
-        arguments.push_str(&format!("'{}' ", shown(argument, LEN_MAX - arguments.len())));
-    }
-    let name = shown(args.at(0), LEN_MAX);
-    format!("ERR unknown command '{name}', with args beginning with: {arguments}")
 }
