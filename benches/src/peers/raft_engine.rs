@@ -1,6 +1,6 @@
 //! raft-engine, the log of TiKV: group commit with one writer at a time and `fdatasync`.
 //!
-//! Opened at its best: log files are filled before use and recycled, so that no sync pays for
+//! Meant to be opened at its best (not settled: see the decision): log files are filled before use and recycled, so that no sync pays for
 //! allocation; entries are stored raw (no compression at this size); every thread appends to a region
 //! of its own, so that its index of entries is not contended. What has been appended is compacted
 //! now and then, as its users do, or its memory would grow without bound.
