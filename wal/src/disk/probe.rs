@@ -34,10 +34,6 @@ pub const LADDER: [Rung; 5] = [
     Rung::PortableFsync,
 ];
 
-/// How much faster than `pwritev2` io_uring must be, in percent, where the device does not favour
-/// it: more than what two measurements of the same thing differ by.
-const GAIN_PERCENT_MIN: u64 = 10;
-
 /// For people, who wait a second or two.
 const THOROUGH: Effort =
     Effort { alone: 64, together: 256, rounds: 3, time_max: Duration::from_millis(500) };
@@ -230,12 +226,9 @@ fn choose_of_two(ring: &Timing, call: &Timing, device: Option<&Device>) -> (Rung
     let disk = device.map_or_else(|| "an unknown device".to_string(), Device::to_string);
     let (ring, call) = (ring.per_second.unwrap_or(0), call.per_second.unwrap_or(0));
     let measured = format!("{ring} durable writes per second against {call} with pwritev2");
-    let threshold = call.saturating_add(call.saturating_mul(GAIN_PERCENT_MIN) / 100);
-    if ring > threshold {
-        (Rung::IoUring, format!("on {disk}, io_uring was measured faster: {measured}"))
-    } else {
-        (Rung::Pwritev2, format!("on {disk}, io_uring gains nothing: {measured}"))
-    }
+    // A short trial on a shared machine is too noisy to decide by: it flipped from one opening to the
+    // next, and a wrong choice cost far more than a right one gained.
+    (Rung::Pwritev2, format!("{disk} must flush its cache for each write; measured: {measured}"))
 }
 
 impl fmt::Display for RungReport {
@@ -305,7 +298,7 @@ mod tests {
         let both = |ring| [works(Rung::IoUring, ring), works(Rung::Pwritev2, 1000)];
         assert_eq!(chosen(&both(500), Some(true), false), Some(Rung::IoUring));
         assert_eq!(chosen(&both(1100), Some(false), false), Some(Rung::Pwritev2));
-        assert_eq!(chosen(&both(1101), Some(false), false), Some(Rung::IoUring));
+        assert_eq!(chosen(&both(9000), Some(false), false), Some(Rung::Pwritev2));
         assert_eq!(chosen(&both(1000), None, false), Some(Rung::Pwritev2));
         assert_eq!(chosen(&both(5000), None, true), Some(Rung::BufferedFdatasync));
     }
