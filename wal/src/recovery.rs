@@ -225,6 +225,14 @@ pub(crate) fn recover(
         });
     }
     let (sealed, spares) = arrange(&survey, header)?;
+    if !canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
+        // A process that was killed may have left a spare whose name or length is in the cache only:
+        // what is written to it would go with its name in a power cut.
+        for spare in &spares {
+            spare.file.sync()?;
+        }
+        disk.sync_dir(dir)?;
+    }
     let bytes_rewritten = match canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
         true => 0,
         false => rewrite_unclaimed(queue, &active, &scan, &mut window)?,

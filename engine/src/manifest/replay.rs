@@ -141,14 +141,8 @@ pub(crate) fn replay(path: &Path, bytes: &[u8]) -> strandline_wal::Result<Replay
     let mut records = 0_u32;
     let mut torn_at = None;
     while offset < bytes.len() {
-        match said_at(bytes, offset) {
+        match said_at(bytes, offset).and_then(|said| in_place(said, place)) {
             Ok((told, taken)) => {
-                let found = told.place;
-                if found != place && !canary::is_on(canary::POSITION_NOT_COVERED) {
-                    let found = format!("record {} of {}", found.sequence, found.number);
-                    let expected = format!("record {} of {}", place.sequence, place.number);
-                    return Err(corruption(path, offset, expected, found));
-                }
                 if let Said::Edit(edit) = told.said {
                     contents.apply(&edit).map_err(|reason| {
                         corruption(path, offset, "an edit that fits".into(), reason)
@@ -181,6 +175,19 @@ pub(crate) fn replay(path: &Path, bytes: &[u8]) -> strandline_wal::Result<Replay
         was_appended_to: records > header.base_records,
         torn_at,
     })
+}
+
+/// The same record, if it belongs here. One that does not is no better than a damaged one: a file
+/// whose length survived a power cut without its data may show a piece of a manifest that was deleted.
+fn in_place(said: (Told, usize), place: Place) -> Result<(Told, usize), String> {
+    let found = said.0.place;
+    if found != place && !canary::is_on(canary::POSITION_NOT_COVERED) {
+        return Err(format!(
+            "record {} of manifest {} where record {} of {} belongs",
+            found.sequence, found.number, place.sequence, place.number
+        ));
+    }
+    Ok(said)
 }
 
 /// The record at `offset`, and how many bytes it takes.

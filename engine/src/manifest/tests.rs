@@ -139,14 +139,16 @@ fn a_cut_into_the_base_is_corruption() {
 }
 
 #[test]
-fn a_record_at_a_wrong_place_is_refused() {
+fn a_record_at_a_wrong_place_does_not_count() {
     let bytes = filled().visible_content(&path(1)).unwrap();
     let starts: Vec<usize> = records(&bytes).iter().map(|(offset, _)| *offset).collect();
     // The second edit once more, where the third belongs: valid in itself, but stale.
     let mut stale = bytes[..starts[5]].to_vec();
     stale.extend_from_slice(&bytes[starts[3]..starts[4]]);
-    let error = open(&with_bytes(&stale)).unwrap_err().to_string();
-    assert!(error.contains("expected record 6 of 1, found record 4 of 1"), "{error}");
+    // Nothing says that a third edit was durable, so this is the piece of an old file in a torn tail.
+    let torn = open(&with_bytes(&stale)).unwrap();
+    let cut = open(&with_bytes(&bytes[..starts[5]])).unwrap();
+    assert_eq!(torn.contents().flushed, cut.contents().flushed);
 }
 
 #[test]
