@@ -98,6 +98,19 @@ pub struct Node {
 ///
 /// If a setting cannot work, an address is taken, or the store cannot be opened.
 pub fn start(config: Config) -> Result<Node> {
+    let options = DbOptions { rung: parse_rung(config.get("rung")), ..DbOptions::default() };
+    start_with(config, |dir| Store::open(dir, options))
+}
+
+/// Starts a node whose store is opened by `open`: for tests on simulated disks.
+///
+/// # Errors
+///
+/// As for [`start`].
+pub fn start_with(
+    config: Config,
+    open: impl FnOnce(&Path) -> strandline_engine::Result<(Store, Vec<JoinHandle<()>>)>,
+) -> Result<Node> {
     let addresses = config.addresses()?;
     if config.get("requirepass").is_empty() {
         for address in addresses.iter().filter(|address| auth::is_public(address.ip())) {
@@ -119,8 +132,7 @@ pub fn start(config: Config) -> Result<Node> {
         listeners.push(bound.map_err(|source| Error::Listen { address, source })?);
     }
     drop(runtime);
-    let options = DbOptions { rung: parse_rung(config.get("rung")), ..DbOptions::default() };
-    let (store, committing) = Store::open(Path::new(config.get("dir")), options)?;
+    let (store, committing) = open(Path::new(config.get("dir")))?;
     tracing::info!(dir = config.get("dir"), rung = %store.rung(), "the store is open");
     let threads = match config.size("io-threads") {
         0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),

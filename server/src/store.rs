@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use strandline_engine::{
     Db, DbOptions, Durability, EntryHeader, EntryKind, Error, Index, Result, View,
 };
-use strandline_wal::disk::{RealDisk, Rung};
+use strandline_wal::disk::{Disk, RealDisk, Rung};
 
 use crate::apply::{EXPIRY, EXPIRY_NAME};
 use crate::machine::{Machine, Shared};
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store in `dir` and starts its commit threads.
+    /// Opens the store in `dir` of the real disk and starts its commit threads.
     ///
     /// # Errors
     ///
@@ -59,8 +59,21 @@ impl Store {
             offset: 0,
             source,
         })?;
-        let disk = Arc::new(RealDisk::open(dir, options.rung)?);
-        let rung = strandline_wal::disk::Disk::profile(&*disk).rung;
+        let disk = RealDisk::open(dir, options.rung)?;
+        Store::open_on(Arc::new(disk), dir, options)
+    }
+
+    /// Opens the store in `dir` of `disk` and starts its commit threads.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Store::open).
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: DbOptions,
+    ) -> Result<(Store, Vec<JoinHandle<()>>)> {
+        let rung = disk.profile().rung;
         let shared = Arc::new(Shared::default());
         let submissions = Arc::new(Submissions::default());
         let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());

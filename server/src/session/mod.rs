@@ -45,6 +45,7 @@ const OUTPUT_LEN_MAX: usize = 256 << 10;
 const KEPT_LEN_MAX: usize = 256 << 10;
 /// How long a paused command sleeps before it looks again.
 const PAUSE_SLICE: Duration = Duration::from_millis(5);
+
 /// Whether a client wants replies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyMode {

@@ -1,5 +1,7 @@
 //! A session's writes: collected, proposed as one run, waited for.
 
+use std::sync::atomic::Ordering;
+
 use strandline_engine::{EntryHeader, EntryKind, Index};
 
 use super::{KEPT_LEN_MAX, ReplyMode, Session, Step};
@@ -11,7 +13,6 @@ use crate::server::PERMIT_LEN;
 use crate::slot::slot_of;
 use crate::store;
 use crate::submission::Run;
-use std::sync::atomic::Ordering;
 
 /// A run is proposed when it has so many writes, or so many bytes.
 const RUN_COUNT_MAX: usize = 1024;
