@@ -52,6 +52,12 @@ impl Stored {
         Ok(Self { expire_ms: u64::from_le_bytes(expire_ms), bytes })
     }
 
+    /// The same in memory of its own.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { bytes: Value::from(self.bytes.to_vec()), expire_ms: self.expire_ms }
+    }
+
     /// What is stored.
     pub fn payload(&self) -> &[u8] {
         &self.bytes[HEADER_LEN..]
