@@ -5,7 +5,7 @@
 
 use strandline_engine::{Changes, KeyspaceId, Read, Result};
 
-use crate::cache::{Cache, Found};
+use crate::cache::{Cache, Entry, Found};
 use crate::databases::Databases;
 use crate::key;
 use crate::value::{Stored, encode_string};
@@ -24,7 +24,7 @@ pub struct Apply<'a, 'c> {
     /// What was written lately.
     pub cache: &'a Cache,
     /// Takes what is written, to be put into the cache when it is visible.
-    pub written: &'a mut Vec<(Vec<u8>, Option<Stored>)>,
+    pub written: &'a mut Vec<Entry>,
     /// Where the databases are.
     pub databases: &'a mut Databases,
     /// In which database.
@@ -106,8 +106,7 @@ impl Apply<'_, '_> {
         let value = encode_string(payload, expire_ms);
         self.changes.put(DATA, &place.data_key, &value)?;
         self.cache.begin_write(&place.data_key);
-        let stored = Stored::decode(value.into())?;
-        self.written.push((place.data_key.clone(), Some(stored)));
+        self.written.push(Entry::new(&place.data_key, Some(&value)));
         let before = place.stored.as_ref().map(Stored::expire_ms);
         if before.is_none() {
             self.databases.get_mut(place.database).keys += 1;
@@ -124,7 +123,7 @@ impl Apply<'_, '_> {
         let Some(stored) = &place.stored else { return Ok(()) };
         self.changes.delete(DATA, &place.data_key)?;
         self.cache.begin_write(&place.data_key);
-        self.written.push((place.data_key.clone(), None));
+        self.written.push(Entry::new(&place.data_key, None));
         self.databases.get_mut(place.database).keys -= 1;
         self.change_expiry(place, stored.expire_ms(), None)
     }

@@ -17,10 +17,11 @@
 //! has grown to half the bound it becomes the older one, and what is still in the one before is
 //! forgotten. Large values are left to the store's own cache of blocks.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::key::hash_in;
 use crate::value::Stored;
@@ -30,8 +31,8 @@ use crate::value::Stored;
 const SHARDS: usize = 64;
 /// The largest value that is kept here, in bytes: copying a larger one costs more than finding it.
 const VALUE_LEN_KEPT_MAX: usize = 8 << 10;
-/// What an entry takes beyond its key and value, roughly.
-const ENTRY_OVERHEAD: usize = 96;
+/// What an entry takes beyond its own bytes, roughly.
+const ENTRY_OVERHEAD: usize = 64;
 
 /// Allows what was read to be put in.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,73 @@ impl Hasher for KeyHasher {
     }
 }
 
-type Generation = HashMap<Box<[u8]>, Option<Stored>, FromKey>;
+/// A key and what it has, in one piece of memory: whoever finds it has touched all of it.
+///
+/// ```text
+/// 0         4        5
+/// +---------+--------+----------+---------------+
+/// | key len | exists | data key | stored value  |
+/// +---------+--------+----------+---------------+
+/// ```
+#[derive(Clone, Debug)]
+pub struct Entry(Arc<[u8]>);
+
+/// Bytes of an entry before the key.
+const KEY_START: usize = 5;
+
+impl Entry {
+    /// A key that has this value, in its stored form, or none.
+    pub fn new(data_key: &[u8], value: Option<&[u8]>) -> Self {
+        let key_len = u32::try_from(data_key.len()).expect("the engine bounds keys");
+        let mut bytes =
+            Vec::with_capacity(KEY_START + data_key.len() + value.map_or(0, <[u8]>::len));
+        bytes.extend_from_slice(&key_len.to_le_bytes());
+        bytes.push(u8::from(value.is_some()));
+        bytes.extend_from_slice(data_key);
+        bytes.extend_from_slice(value.unwrap_or_default());
+        Self(bytes.into())
+    }
+
+    fn value_start(&self) -> usize {
+        let key_len = u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]);
+        KEY_START + usize::try_from(key_len).expect("u32 fits")
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.0[KEY_START..self.value_start()]
+    }
+
+    fn value(&self) -> Option<Stored> {
+        (self.0[4] != 0).then(|| Stored::in_cache(self.0.clone(), self.value_start()))
+    }
+
+    /// What it takes, roughly, in bytes.
+    fn len(&self) -> usize {
+        self.0.len() + ENTRY_OVERHEAD
+    }
+}
+
+impl Borrow<[u8]> for Entry {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Entry {}
+
+type Generation = HashSet<Entry, FromKey>;
 
 #[derive(Debug, Default)]
 struct Shard {
@@ -98,34 +165,27 @@ struct Shard {
     misses: u64,
 }
 
-/// What an entry takes, roughly, in bytes.
-fn len_of(key: &[u8], value: Option<&Stored>) -> usize {
-    key.len() + value.map_or(0, |stored| stored.payload().len()) + ENTRY_OVERHEAD
-}
-
 impl Shard {
-    fn insert(&mut self, key: Box<[u8]>, value: Option<Stored>, generation_len_max: usize) {
-        let len = len_of(&key, value.as_ref());
+    fn insert(&mut self, entry: Entry, generation_len_max: usize) {
+        let len = entry.len();
         if len > generation_len_max {
-            self.remove(&key);
+            self.remove(entry.key());
             return;
         }
         if self.young_len + len > generation_len_max {
             self.old = std::mem::take(&mut self.young);
             self.young_len = 0;
         }
-        self.old.remove(&key);
-        let key_len = key.len();
-        if let Some(before) = self.young.insert(key, value) {
-            let payload_len = before.map_or(0, |stored| stored.payload().len());
-            self.young_len -= key_len + payload_len + ENTRY_OVERHEAD;
+        self.old.remove(entry.key());
+        if let Some(before) = self.young.replace(entry) {
+            self.young_len -= before.len();
         }
         self.young_len += len;
     }
 
     fn remove(&mut self, key: &[u8]) {
-        if let Some(before) = self.young.remove(key) {
-            self.young_len -= len_of(key, before.as_ref());
+        if let Some(before) = self.young.take(key) {
+            self.young_len -= before.len();
         } else {
             self.old.remove(key);
         }
@@ -154,14 +214,15 @@ impl Cache {
     /// What is known of a key.
     pub fn find(&self, data_key: &[u8]) -> Found {
         let mut shard = self.shard(data_key);
-        if let Some(found) = shard.young.get(data_key) {
-            let found = found.clone();
+        if let Some(entry) = shard.young.get(data_key) {
+            let value = entry.value();
             shard.hits += 1;
-            return Found::Hit(found);
+            return Found::Hit(value);
         }
-        if let Some((key, value)) = shard.old.remove_entry(data_key) {
+        if let Some(entry) = shard.old.take(data_key) {
+            let value = entry.value();
             shard.hits += 1;
-            shard.insert(key, value.clone(), self.generation_len_max.load(Ordering::Relaxed));
+            shard.insert(entry, self.generation_len_max.load(Ordering::Relaxed));
             return Found::Hit(value);
         }
         shard.misses += 1;
@@ -174,12 +235,11 @@ impl Cache {
         if value.is_some_and(|stored| stored.payload().len() > VALUE_LEN_KEPT_MAX) {
             return;
         }
-        // What was read may share memory with a whole block: a copy keeps the value alone.
-        let value = value.map(Stored::copy);
+        let entry = Entry::new(data_key, value.map(Stored::encoded));
         let mut shard = self.shard(data_key);
         if shard.writing == 0 && ticket.writes == Some(shard.writes) {
             let len_max = self.generation_len_max.load(Ordering::Relaxed);
-            shard.insert(data_key.into(), value, len_max);
+            shard.insert(entry, len_max);
         }
     }
 
@@ -191,18 +251,17 @@ impl Cache {
         shard.remove(data_key);
     }
 
-    /// The entry is visible; what it wrote is put in.
-    pub fn finish_write(&self, data_key: Vec<u8>, value: Option<Stored>) {
-        let len = value.as_ref().map_or(0, |stored| stored.payload().len());
-        let mut shard = self.shard(&data_key);
+    /// The log entry is visible; what it wrote is put in.
+    pub fn finish_write(&self, entry: Entry) {
+        let mut shard = self.shard(entry.key());
         assert!(shard.writing > 0, "a write is begun before it is finished");
         shard.writing -= 1;
-        if len <= VALUE_LEN_KEPT_MAX {
+        if entry.len() <= VALUE_LEN_KEPT_MAX {
             let len_max = self.generation_len_max.load(Ordering::Relaxed);
-            shard.insert(data_key.into(), value, len_max);
+            shard.insert(entry, len_max);
         } else {
             // An earlier write of the same run may have put in what is not the newest any more.
-            shard.remove(&data_key);
+            shard.remove(entry.key());
         }
     }
 
@@ -234,6 +293,10 @@ mod tests {
 
     fn stored(text: &str) -> Stored {
         Stored::decode(encode_string(text.as_bytes(), None).into()).unwrap()
+    }
+
+    fn entry(key: &[u8], text: &str) -> Entry {
+        Entry::new(key, Some(&encode_string(text.as_bytes(), None)))
     }
 
     fn cache() -> Cache {
@@ -270,7 +333,7 @@ mod tests {
         cache.fill(&key, early, Some(&stored("old")));
         cache.fill(&key, during, Some(&stored("old")));
         assert_eq!(hit(&cache, &key), None);
-        cache.finish_write(key.clone(), Some(stored("new")));
+        cache.finish_write(entry(&key, "new"));
         cache.fill(&key, early, Some(&stored("old")));
         cache.fill(&key, during, Some(&stored("old")));
         assert_eq!(hit(&cache, &key).as_deref(), Some("new"));
@@ -293,8 +356,8 @@ mod tests {
         let key = data_key(0, b"a");
         cache.begin_write(&key);
         cache.begin_write(&key);
-        cache.finish_write(key.clone(), Some(stored("small")));
-        cache.finish_write(key.clone(), Some(stored(&"x".repeat(VALUE_LEN_KEPT_MAX + 1))));
+        cache.finish_write(entry(&key, "small"));
+        cache.finish_write(entry(&key, &"x".repeat(VALUE_LEN_KEPT_MAX + 1)));
         assert_eq!(hit(&cache, &key), None);
     }
 

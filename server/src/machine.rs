@@ -21,7 +21,7 @@ use strandline_engine::{
 };
 
 use crate::apply::{Apply, DATA, EXPIRY};
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::command::{Handler, table};
 use crate::databases::{Databases, Directory};
 use crate::entry;
@@ -78,7 +78,7 @@ pub struct Machine {
     /// Brought up to date whenever applied entries become visible.
     shared: Arc<Shared>,
     /// What was written by entries that are not visible yet, in order.
-    written: Vec<(Vec<u8>, Option<Stored>)>,
+    written: Vec<cache::Entry>,
     /// Holds the places of the arguments of the command in execution.
     spans: Vec<Span>,
 }
@@ -166,8 +166,8 @@ impl EngineMachine for Machine {
 
     fn published(&mut self, _: Index) {
         self.shared.directory.publish(&self.databases);
-        for (data_key, value) in self.written.drain(..) {
-            self.shared.cache.finish_write(data_key, value);
+        for written in self.written.drain(..) {
+            self.shared.cache.finish_write(written);
         }
         self.answers.deliver();
     }
