@@ -5,6 +5,7 @@
 
 use strandline_engine::{Changes, KeyspaceId, Read, Result};
 
+use crate::cache::{Cache, Entry, Found};
 use crate::databases::Databases;
 use crate::key;
 use crate::value::{Stored, encode_string};
@@ -20,6 +21,10 @@ pub const EXPIRY_NAME: &str = "expiry";
 pub struct Apply<'a, 'c> {
     /// The state that it reads and changes.
     pub changes: &'a mut Changes<'c>,
+    /// What was written lately.
+    pub cache: &'a Cache,
+    /// Takes what is written, to be put into the cache when it is visible.
+    pub written: &'a mut Vec<Entry>,
     /// Where the databases are.
     pub databases: &'a mut Databases,
     /// In which database.
@@ -80,7 +85,11 @@ impl Apply<'_, '_> {
     /// Those of the store.
     pub fn find_in(&self, database: usize, user_key: &[u8]) -> Result<Place> {
         let data_key = key::data_key(self.databases.get(database).space, user_key);
-        let stored = self.changes.get(DATA, &data_key)?.map(Stored::decode).transpose()?;
+        // What this entry has written itself is not in the cache any more.
+        let stored = match self.cache.find(&data_key) {
+            Found::Hit(stored) => stored,
+            Found::Miss(_) => self.changes.get(DATA, &data_key)?.map(Stored::decode).transpose()?,
+        };
         let expired = stored.as_ref().is_some_and(|stored| stored.is_expired(self.time_ms));
         Ok(Place { database, data_key, stored, expired })
     }
@@ -96,6 +105,8 @@ impl Apply<'_, '_> {
         }
         let value = encode_string(payload, expire_ms);
         self.changes.put(DATA, &place.data_key, &value)?;
+        self.cache.begin_write(&place.data_key);
+        self.written.push(Entry::new(&place.data_key, Some(&value)));
         let before = place.stored.as_ref().map(Stored::expire_ms);
         if before.is_none() {
             self.databases.get_mut(place.database).keys += 1;
@@ -111,6 +122,8 @@ impl Apply<'_, '_> {
     pub fn delete(&mut self, place: &Place) -> Result<()> {
         let Some(stored) = &place.stored else { return Ok(()) };
         self.changes.delete(DATA, &place.data_key)?;
+        self.cache.begin_write(&place.data_key);
+        self.written.push(Entry::new(&place.data_key, None));
         self.databases.get_mut(place.database).keys -= 1;
         self.change_expiry(place, stored.expire_ms(), None)
     }

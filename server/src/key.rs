@@ -81,6 +81,12 @@ pub fn space_prefix(space: u32) -> Vec<u8> {
     prefix
 }
 
+/// The hash in a data key.
+pub fn hash_in(data_key: &[u8]) -> u64 {
+    let hash = data_key[SPACE_LEN + 2..].first_chunk::<8>();
+    u64::from_le_bytes(*hash.expect("a data key has its prefix"))
+}
+
 /// When the expiry key says, and for which data key.
 pub fn split_expiry_key(key: &[u8]) -> (u64, &[u8]) {
     let (expire_ms, data_key) = key.split_at(EXPIRY_LEN);

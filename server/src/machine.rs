@@ -21,6 +21,7 @@ use strandline_engine::{
 };
 
 use crate::apply::{Apply, DATA, EXPIRY};
+use crate::cache::{self, Cache};
 use crate::command::{Handler, table};
 use crate::databases::{Databases, Directory};
 use crate::entry;
@@ -51,13 +52,19 @@ pub const UNKNOWN_REPLY: &[u8] =
 pub struct Shared {
     /// Where the databases are, for readers.
     pub directory: Directory,
+    /// What was read and written lately.
+    pub cache: Cache,
     /// Why the store has stopped, if it has.
     pub stopped: OnceLock<String>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { directory: Directory::new(&Databases::default()), stopped: OnceLock::new() }
+        Self {
+            directory: Directory::new(&Databases::default()),
+            cache: Cache::new(),
+            stopped: OnceLock::new(),
+        }
     }
 }
 
@@ -70,6 +77,8 @@ pub struct Machine {
     answers: Answers,
     /// Brought up to date whenever applied entries become visible.
     shared: Arc<Shared>,
+    /// What was written by entries that are not visible yet, in order.
+    written: Vec<cache::Entry>,
     /// Holds the places of the arguments of the command in execution.
     spans: Vec<Span>,
 }
@@ -77,20 +86,23 @@ pub struct Machine {
 impl Machine {
     /// With all databases empty.
     pub fn new(answers: Answers, shared: Arc<Shared>) -> Self {
-        Self { databases: Databases::default(), answers, shared, spans: Vec::new() }
+        Self {
+            databases: Databases::default(),
+            answers,
+            shared,
+            written: Vec::new(),
+            spans: Vec::new(),
+        }
     }
 
     /// Executes a command and writes its answer.
     fn execute(
-        databases: &mut Databases,
+        mut apply: Apply<'_, '_>,
         entry: &Entry<'_>,
         opcode: u16,
         args: Args<'_>,
-        changes: &mut Changes<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<()> {
-        let database = usize::from(entry.header.database);
-        let mut apply = Apply { changes, databases, database, time_ms: entry.header.time_ms };
         let done = match opcode {
             OPCODE_SWEEP => sweep(&mut apply, args).map_err(Failure::from),
             OPCODE_RECLAIM => reclaim(&mut apply, args).map_err(Failure::from),
@@ -139,13 +151,24 @@ impl EngineMachine for Machine {
         let args = entry::args(entry.command, &self.spans);
         let (out, protocol) = self.answers.begin(entry.index);
         let mut reply = Reply::new(out, protocol);
-        Self::execute(&mut self.databases, entry, opcode, args, changes, &mut reply)?;
+        let apply = Apply {
+            changes,
+            databases: &mut self.databases,
+            cache: &self.shared.cache,
+            written: &mut self.written,
+            database: usize::from(entry.header.database),
+            time_ms: entry.header.time_ms,
+        };
+        Self::execute(apply, entry, opcode, args, &mut reply)?;
         self.answers.answered(entry.index);
         Ok(())
     }
 
     fn published(&mut self, _: Index) {
         self.shared.directory.publish(&self.databases);
+        for written in self.written.drain(..) {
+            self.shared.cache.finish_write(written);
+        }
         self.answers.deliver();
     }
 

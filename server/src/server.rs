@@ -145,6 +145,7 @@ impl Server {
         live.slower_than_us.store(config.number("slowlog-log-slower-than"), Ordering::Relaxed);
         live.slow_len_max.store(config.size("slowlog-max-len"), Ordering::Relaxed);
         live.active_expire.store(config.is_on("active-expire"), Ordering::Relaxed);
+        self.store.shared().cache.set_len_max(config.size("cache-bytes"));
         let durability = match config.get("durability") {
             "memory" => Durability::Memory,
             _ => Durability::Disk,

@@ -13,9 +13,11 @@ use strandline_engine::{
 };
 use strandline_wal::disk::{Disk, RealDisk, Rung};
 
-use crate::apply::{EXPIRY, EXPIRY_NAME};
+use crate::apply::{DATA, EXPIRY, EXPIRY_NAME};
+use crate::cache::Found;
 use crate::machine::{Machine, Shared};
 use crate::submission::{Answers, Run, Submissions};
+use crate::value::Stored;
 use crate::{clock, entry};
 
 /// How many threads write to the log: one fills the disk while the other applies.
@@ -150,6 +152,21 @@ impl Store {
     /// A consistent view of everything acknowledged so far.
     pub fn view(&self) -> View {
         self.db.view()
+    }
+
+    /// The newest value of a key.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn find(&self, data_key: &[u8]) -> Result<Option<Stored>> {
+        let ticket = match self.shared.cache.find(data_key) {
+            Found::Hit(stored) => return Ok(stored),
+            Found::Miss(ticket) => ticket,
+        };
+        let stored = self.db.get(DATA, data_key)?.map(Stored::decode).transpose()?;
+        self.shared.cache.fill(data_key, ticket, stored.as_ref());
+        Ok(stored)
     }
 
     /// What the machine shares.

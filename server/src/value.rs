@@ -11,6 +11,8 @@
 //! reserved and zero. Kind 1 is a string, whose payload is its bytes; other kinds are kept for the
 //! data types to come.
 
+use std::sync::Arc;
+
 use strandline_engine::{Error, Result, VALUE_LEN_MAX, Value};
 
 /// Bytes before the payload.
@@ -25,9 +27,27 @@ const KIND_STRING: u8 = 1;
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The header and the payload.
-    bytes: Value,
+    bytes: Bytes,
     /// When it expires; 0 for never.
     expire_ms: u64,
+}
+
+/// Where a stored value is.
+#[derive(Clone, Debug)]
+enum Bytes {
+    /// In the store's memory.
+    Read(Value),
+    /// In an entry of the cache, from this byte on.
+    Cached(Arc<[u8]>, usize),
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Read(value) => value,
+            Bytes::Cached(entry, start) => &entry[*start..],
+        }
+    }
 }
 
 impl Stored {
@@ -49,12 +69,28 @@ impl Stored {
         if reserved != 0 {
             return malformed(1, "a reserved byte is not zero".into());
         }
-        Ok(Self { expire_ms: u64::from_le_bytes(expire_ms), bytes })
+        Ok(Self { expire_ms: u64::from_le_bytes(expire_ms), bytes: Bytes::Read(bytes) })
+    }
+
+    /// The stored value that was put into a cache's entry at `start`.
+    ///
+    /// # Panics
+    ///
+    /// If there are not even the bytes of a header.
+    pub(crate) fn in_cache(entry: Arc<[u8]>, start: usize) -> Self {
+        let expire_ms = entry[start + 2..].first_chunk::<8>();
+        let expire_ms = u64::from_le_bytes(*expire_ms.expect("only whole values are put in"));
+        Self { bytes: Bytes::Cached(entry, start), expire_ms }
+    }
+
+    /// The stored form.
+    pub(crate) fn encoded(&self) -> &[u8] {
+        self.bytes.as_slice()
     }
 
     /// What is stored.
     pub fn payload(&self) -> &[u8] {
-        &self.bytes[HEADER_LEN..]
+        &self.bytes.as_slice()[HEADER_LEN..]
     }
 
     /// When it expires, in milliseconds since 1970; none for never.

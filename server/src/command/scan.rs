@@ -59,7 +59,7 @@ pub(super) fn scan(
     let mut found = Vec::new();
     // Raw pairs, expired ones included: otherwise many expired keys would make one call endless.
     let (mut looked_at, mut last, mut next) = (0, 0, 0);
-    for pair in reader.view.range(crate::apply::DATA, range) {
+    for pair in reader.view().range(crate::apply::DATA, range) {
         let (data_key, value) = pair?;
         let here = key::cursor_of(&data_key);
         if looked_at >= options.count && here != last {

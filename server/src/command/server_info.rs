@@ -207,6 +207,8 @@ fn strandline(server: &Server, out: &mut String) -> std::fmt::Result {
         "log_device_bytes:{}\r\nlog_payload_bytes:{}\r\n",
         wal.device_bytes, wal.payload_bytes
     )?;
+    let (hits, misses) = store.shared().cache.hits_and_misses();
+    write!(out, "cache_hits:{hits}\r\ncache_misses:{misses}\r\n")?;
     write!(out, "log_full:{}\r\nstopped:{stopped}\r\n", u8::from(wal.is_full))
 }
 

@@ -14,7 +14,7 @@ use crate::apply::{DATA, EXPIRY};
 use crate::databases::Databases;
 use crate::entry;
 use crate::machine::{Machine, OPCODE_RECLAIM, Shared, dead_key};
-use crate::reader::Reader;
+use crate::reader::{Reader, Source};
 use crate::refusal::Failure;
 use crate::resp::{Args, Parsed, Parser, Protocol, Reply};
 use crate::submission::{Answers, Mailbox, Run, Submissions};
@@ -66,6 +66,7 @@ impl Fixture {
     pub(crate) fn new() -> Self {
         let submissions = Arc::new(Submissions::default());
         let shared = Arc::new(Shared::default());
+        shared.cache.set_len_max(1 << 20);
         Self {
             map: Map::default(),
             machine: Machine::new(Answers::new(submissions.clone()), shared.clone()),
@@ -100,7 +101,7 @@ impl Fixture {
             Handler::Read(handler) => {
                 let mut scratch = Vec::new();
                 let mut reader = Reader {
-                    view: &self.map,
+                    source: Source::View(&self.map),
                     directory: &self.shared.directory,
                     database: self.database,
                     now_ms: self.now_ms,

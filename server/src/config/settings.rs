@@ -152,6 +152,7 @@ pub static SETTINGS: &[Setting] = &[
         "after which a client that does not read goes",
     ),
     fixed("in-flight-bytes-max", Kind::Bytes, "67108864", "writes on their way through the log"),
+    live("cache-bytes", Kind::Bytes, "67108864", "memory for values that were used lately"),
     live("slowlog-log-slower-than", ANY, "10000", "microseconds; negative: nothing is logged"),
     live("slowlog-max-len", COUNT, "128", "slow commands that are kept"),
     live("active-expire", Kind::Switch, "yes", "delete expired keys in the background"),

@@ -28,7 +28,7 @@ use crate::client::Client;
 use crate::clock::{self, Randomness};
 use crate::command::{Handler, Next, table};
 use crate::event_loop::Slot;
-use crate::reader::Reader;
+use crate::reader::{Reader, Source};
 use crate::refusal::Failure;
 use crate::resp::{Limits, Parsed, Parser, Protocol, Reply};
 use crate::server::Server;
@@ -339,9 +339,17 @@ impl Session {
         let mut reply = Reply::new(&mut self.output, self.state.protocol);
         let done = match command.handler {
             Handler::Read(handler) => {
+                let store = &self.server.store;
+                let source = if command.key_places(args.len()).count() == 1 {
+                    // The value may be newer than the view: what follows must not be older.
+                    self.view = None;
+                    Source::Newest(store)
+                } else {
+                    Source::View(self.view.get_or_insert_with(|| store.view()))
+                };
                 let mut reader = Reader {
-                    view: self.view.get_or_insert_with(|| self.server.store.view()),
-                    directory: &self.server.store.shared().directory,
+                    source,
+                    directory: &store.shared().directory,
                     database: self.state.database,
                     now_ms: self.now_ms,
                     seed: self.randomness.draw(),
