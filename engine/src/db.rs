@@ -130,12 +130,6 @@ impl Db {
     ///
     /// If the directory is in use, damaged, foreign or newer than this program, or cannot be read.
     pub fn open(dir: &Path, options: DbOptions) -> Result<Db> {
-        std::fs::create_dir_all(dir).map_err(|source| strandline_wal::Error::Io {
-            operation: "create directory",
-            path: dir.to_path_buf(),
-            offset: 0,
-            source,
-        })?;
         let disk = RealDisk::open(dir, options.rung)?;
         Db::open_with(Arc::new(disk), dir, options, Box::new(Batches))
     }

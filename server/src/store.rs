@@ -55,12 +55,6 @@ impl Store {
     ///
     /// If the directory is in use, damaged, foreign or newer than this program, or cannot be read.
     pub fn open(dir: &Path, options: DbOptions) -> Result<(Store, Vec<JoinHandle<()>>)> {
-        std::fs::create_dir_all(dir).map_err(|source| strandline_wal::Error::Io {
-            operation: "create directory",
-            path: dir.to_path_buf(),
-            offset: 0,
-            source,
-        })?;
         let disk = RealDisk::open(dir, options.rung)?;
         Store::open_on(Arc::new(disk), dir, options)
     }
