@@ -1,4 +1,4 @@
-//! The only file that knows the crate `raft`. What leaves it is ours.
+//! The only module that knows the crate `raft`. What leaves it is ours.
 //!
 //! The crate decides; it keeps no files and sends nothing. It is stepped by the replica, and gives
 //! back a [`Ready`]: what is to be saved, appended, sent and committed. Persistence is asynchronous:
@@ -12,22 +12,20 @@
 //! change of membership that is proposed). Those are turned into ours when they go to the log, and
 //! what goes to peers is taken from the log.
 
-use bytes::Bytes;
-use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
-    Message as Raw, MessageType, Snapshot,
-};
-use raft::{
-    CAMPAIGN_TRANSFER, Config, GetEntriesContext, ProgressState, RaftState, RawNode, StateRole,
-    Storage, StorageError,
-};
-use strandline_engine::{EntryHeader, EntryKind, Index};
+mod store;
+mod wire;
 
+use bytes::Bytes;
+use raft::eraftpb::{Entry, HardState, Message as Raw, MessageType};
+use raft::{Config, ProgressState, RaftState, RawNode, StateRole};
+use strandline_engine::Index;
+
+use self::store::{Store, conf_change, conf_state};
+use self::wire::made_entry;
 use crate::log::Log;
-use crate::message::{Body, Message, VoteKind};
+use crate::message::Message;
 use crate::{
-    Error, Member, MemberRole, Membership, MembershipChange, Options, PeerState, ReplicaId, Result,
-    Role, Term,
+    Error, Membership, MembershipChange, Options, PeerState, ReplicaId, Result, Role, Term,
 };
 
 /// What the crate wants done, in this order: save, append, send, and when all of it is durable send
@@ -65,124 +63,6 @@ pub(crate) struct Consensus {
     id: u64,
     seed: u64,
     election_ticks: u64,
-}
-
-/// The log as the crate sees it.
-struct Store {
-    log: Log,
-    /// The last entry that the crate has handed over. A proposal stands in the log before the crate
-    /// hears of it, so that a full disk refuses it in time.
-    last: u64,
-    start: RaftState,
-}
-
-fn conf_state(membership: &Membership) -> ConfState {
-    let mut state = ConfState::default();
-    for member in &membership.members {
-        let list = match member.role {
-            MemberRole::Voter | MemberRole::Witness => &mut state.voters,
-            MemberRole::Learner if membership.outgoing.contains(&member.id) => {
-                &mut state.learners_next
-            }
-            MemberRole::Learner => &mut state.learners,
-        };
-        list.push(member.id.0);
-    }
-    state.voters_outgoing = membership.outgoing.iter().map(|id| id.0).collect();
-    state.auto_leave = membership.is_joint();
-    state
-}
-
-fn conf_change(changes: &[MembershipChange]) -> ConfChangeV2 {
-    let single = |change: &MembershipChange| {
-        let (kind, id) = match change {
-            MembershipChange::Set(Member { id, role }) if role.votes() => {
-                (ConfChangeType::AddNode, id)
-            }
-            MembershipChange::Set(member) => (ConfChangeType::AddLearnerNode, &member.id),
-            MembershipChange::Remove(id) => (ConfChangeType::RemoveNode, id),
-        };
-        let mut single = ConfChangeSingle::default();
-        single.set_change_type(kind);
-        single.node_id = id.0;
-        single
-    };
-    let mut change = ConfChangeV2::default();
-    change.set_changes(changes.iter().map(single).collect::<Vec<_>>().into());
-    change
-}
-
-impl Storage for Store {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(self.start.clone())
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        context: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        if low < self.log.first() {
-            return Err(StorageError::Compacted.into());
-        }
-        if !context.can_async() {
-            // Asked only for what the entries are: their bytes are applied from the log.
-            return Ok((low..high).map(|index| self.outline(index)).collect());
-        }
-        let len_max = max_size.into().unwrap_or(u64::MAX);
-        match self.log.entries(low, high, len_max) {
-            Ok(payloads) if !payloads.is_empty() => {
-                let entries = (low..).zip(payloads);
-                Ok(entries.map(|(index, payload)| self.entry(index, payload)).collect())
-            }
-            // What cannot be read is as if it were trimmed: the peer is sent a snapshot instead.
-            _ => Err(StorageError::Compacted.into()),
-        }
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        self.log.term(index).ok_or_else(|| StorageError::Unavailable.into())
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.log.first())
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last)
-    }
-
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
-    }
-}
-
-impl Store {
-    /// An entry without its bytes.
-    fn outline(&self, index: u64) -> Entry {
-        self.entry(index, Bytes::new())
-    }
-
-    fn entry(&self, index: u64, data: Bytes) -> Entry {
-        let term = self.log.term(index).expect("an entry that is there has a term");
-        let mut entry = Entry { index, term, data, ..Entry::default() };
-        if self.log.is_membership(index) {
-            entry.set_entry_type(EntryType::EntryConfChangeV2);
-        }
-        entry
-    }
-}
-
-/// The header and empty command of an entry that the crate makes by itself.
-fn made_entry(entry: &Entry) -> Bytes {
-    let kind = match entry.get_entry_type() {
-        EntryType::EntryNormal => EntryKind::NOOP,
-        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::MEMBERSHIP,
-    };
-    let header = EntryHeader { term: entry.term, ..EntryHeader::of_kind(kind) };
-    Bytes::copy_from_slice(&header.encode())
 }
 
 /// Where election time-outs come from: the same for the same seed, term and role, and different for
@@ -456,149 +336,4 @@ impl Consensus {
         // Whoever proposes a change makes sure that it can be made: it is alike on all replicas.
         changed.map(|_| ()).map_err(|error| broken(&error))
     }
-
-    /// A message as ours; none if it is one that is not sent.
-    fn encode(&self, mut raw: Raw) -> Option<(ReplicaId, Message)> {
-        let (committed, committed_term) = (Index(raw.commit), Term(raw.commit_term));
-        let context = raw.context.clone();
-        let vote_kind = match raw.get_msg_type() {
-            MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse => {
-                VoteKind::Pre
-            }
-            _ => VoteKind::Real,
-        };
-        let body = match raw.get_msg_type() {
-            MessageType::MsgAppend => {
-                let entries = raw.take_entries().into_iter().map(|entry| self.payload(entry));
-                Body::Append {
-                    previous: Index(raw.index),
-                    previous_term: Term(raw.log_term),
-                    committed,
-                    entries: entries.collect::<Option<_>>()?,
-                }
-            }
-            MessageType::MsgAppendResponse if raw.reject => Body::AppendRefused {
-                previous: Index(raw.index),
-                hint: Index(raw.reject_hint),
-                hint_term: Term(raw.log_term),
-                committed,
-            },
-            MessageType::MsgAppendResponse => Body::Appended { last: Index(raw.index), committed },
-            MessageType::MsgHeartbeat => Body::Heartbeat { committed, context },
-            MessageType::MsgHeartbeatResponse => Body::HeartbeatAnswer { committed, context },
-            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => Body::VoteRequest {
-                kind: vote_kind,
-                last: Index(raw.index),
-                last_term: Term(raw.log_term),
-                committed,
-                committed_term,
-                is_transfer: raw.context == CAMPAIGN_TRANSFER,
-            },
-            MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse => {
-                Body::VoteAnswer {
-                    kind: vote_kind,
-                    granted: !raw.reject,
-                    committed,
-                    committed_term,
-                }
-            }
-            MessageType::MsgTimeoutNow => Body::TimeoutNow,
-            MessageType::MsgReadIndex => {
-                Body::ReadRequest { context: raw.take_entries().first()?.data.clone() }
-            }
-            MessageType::MsgReadIndexResp => Body::ReadAnswer {
-                index: Index(raw.index),
-                context: raw.take_entries().first()?.data.clone(),
-            },
-            _ => return None,
-        };
-        // A request to read has no term of its own in the crate.
-        let term = if raw.term == 0 { self.node.raft.term } else { raw.term };
-        Some((ReplicaId(raw.to), Message { term: Term(term), body }))
-    }
-
-    /// An entry's payload as it stands in the log.
-    fn payload(&self, entry: Entry) -> Option<Bytes> {
-        match (entry.get_entry_type(), entry.data.is_empty()) {
-            (_, true) => Some(made_entry(&entry)),
-            (EntryType::EntryNormal, false) => Some(entry.data),
-            _ => self.log().entries(entry.index, entry.index + 1, 0).ok()?.into_iter().next(),
-        }
-    }
-
-    /// A message as the crate's; none if it is not for it.
-    fn decode(&self, from: ReplicaId, message: Message) -> Option<Raw> {
-        let mut raw = Raw { from: from.0, to: self.id, term: message.term.0, ..Raw::default() };
-        let kind = match message.body {
-            Body::Append { previous, previous_term, committed, entries } => {
-                (raw.index, raw.log_term) = (previous.0, previous_term.0);
-                raw.commit = committed.0;
-                let entries = (previous.0 + 1..).zip(entries);
-                raw.set_entries(entries.map(received).collect::<Vec<_>>().into());
-                MessageType::MsgAppend
-            }
-            Body::Appended { last, committed } => {
-                (raw.index, raw.commit) = (last.0, committed.0);
-                MessageType::MsgAppendResponse
-            }
-            Body::AppendRefused { previous, hint, hint_term, committed } => {
-                raw.reject = true;
-                (raw.index, raw.commit) = (previous.0, committed.0);
-                (raw.reject_hint, raw.log_term) = (hint.0, hint_term.0);
-                MessageType::MsgAppendResponse
-            }
-            Body::Heartbeat { committed, context } => {
-                (raw.commit, raw.context) = (committed.0, context);
-                MessageType::MsgHeartbeat
-            }
-            Body::HeartbeatAnswer { committed, context } => {
-                (raw.commit, raw.context) = (committed.0, context);
-                MessageType::MsgHeartbeatResponse
-            }
-            Body::VoteRequest { kind, last, last_term, committed, committed_term, is_transfer } => {
-                (raw.index, raw.log_term) = (last.0, last_term.0);
-                (raw.commit, raw.commit_term) = (committed.0, committed_term.0);
-                if is_transfer {
-                    raw.context = Bytes::from_static(CAMPAIGN_TRANSFER);
-                }
-                match kind {
-                    VoteKind::Pre => MessageType::MsgRequestPreVote,
-                    VoteKind::Real => MessageType::MsgRequestVote,
-                }
-            }
-            Body::VoteAnswer { kind, granted, committed, committed_term } => {
-                raw.reject = !granted;
-                (raw.commit, raw.commit_term) = (committed.0, committed_term.0);
-                match kind {
-                    VoteKind::Pre => MessageType::MsgRequestPreVoteResponse,
-                    VoteKind::Real => MessageType::MsgRequestVoteResponse,
-                }
-            }
-            Body::TimeoutNow => MessageType::MsgTimeoutNow,
-            Body::ReadRequest { context } => {
-                raw.term = 0;
-                raw.set_entries(vec![Entry { data: context, ..Entry::default() }].into());
-                MessageType::MsgReadIndex
-            }
-            Body::ReadAnswer { index, context } => {
-                raw.index = index.0;
-                raw.set_entries(vec![Entry { data: context, ..Entry::default() }].into());
-                MessageType::MsgReadIndexResp
-            }
-            Body::Snapshot(_) => return None,
-        };
-        raw.set_msg_type(kind);
-        Some(raw)
-    }
-}
-
-/// An entry that a peer sent; its header was checked.
-fn received((index, payload): (u64, Bytes)) -> Entry {
-    let header = strandline_engine::Entry::decode(Index(index), &payload).map(|entry| entry.header);
-    let header = header.expect("messages are validated before");
-    let mut entry = Entry { index, term: header.term, data: payload, ..Entry::default() };
-    if header.kind == EntryKind::MEMBERSHIP {
-        entry.set_entry_type(EntryType::EntryConfChangeV2);
-    }
-    entry
 }
