@@ -42,6 +42,7 @@ mod options;
 mod proposal;
 mod read;
 mod replica;
+mod session;
 mod status;
 mod terms;
 mod validate;
@@ -55,6 +56,7 @@ pub use membership::{Member, MemberRole, Membership, MembershipChange};
 pub use message::{Body, Envelope, FileOffer, Message, SnapshotBody, VoteKind};
 pub use options::Options;
 pub use replica::Replica;
+pub use session::open_session_entry;
 pub use status::{PeerState, PeerStatus, Role, Status};
 pub use strandline_engine::Index;
 

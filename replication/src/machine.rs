@@ -7,10 +7,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use strandline_engine::{Changes, Entry, EntryKind, Error, Index, Machine, Result};
+use strandline_engine::{Changes, Entry, EntryHeader, EntryKind, Error, Index, Machine, Result};
+
+use strandline_wal::canary;
 
 use crate::Membership;
 use crate::membership::{MembershipEntry, decode_entry};
+use crate::session::{self, SessionEntry, Sessions};
 use crate::terms::Terms;
 
 /// What the replica and its machine share.
@@ -26,6 +29,8 @@ pub(crate) struct Replicated {
     pub(crate) membership: Membership,
     /// Whether the first members stand in the log.
     pub(crate) is_founded: bool,
+    /// Requests that were executed.
+    pub(crate) sessions: Sessions,
     /// Entries of membership that were applied and the consensus has not been told of. Not state.
     pub(crate) applied_changes: Vec<MembershipEntry>,
 }
@@ -44,6 +49,11 @@ impl Replicated {
         let mut bytes = vec![STATE_VERSION, u8::from(self.is_founded)];
         self.terms.encode(&mut bytes);
         self.membership.encode(&mut bytes);
+        if canary::is_on(canary::SESSIONS_NOT_IN_SNAPSHOT) {
+            Sessions::default().encode(&mut bytes);
+        } else {
+            self.sessions.encode(&mut bytes);
+        }
         bytes
     }
 
@@ -58,9 +68,11 @@ impl Replicated {
         }
         let (terms, rest) = Terms::decode(rest)?;
         let (membership, rest) = Membership::decode(rest)?;
+        let (sessions, rest) = Sessions::decode(rest)?;
         *self = Replicated {
             terms,
             membership,
+            sessions,
             is_founded: *is_founded == 1,
             applied_changes: Vec::new(),
         };
@@ -90,6 +102,29 @@ impl ReplicatedMachine {
     pub(crate) fn new(inner: Box<dyn Machine>, shared: Shared) -> Self {
         Self { inner, shared }
     }
+
+    /// Opens a session, or executes the command of a request that was not executed yet.
+    fn apply_session(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()> {
+        let decoded =
+            session::decode_entry(entry.command).map_err(|error| malformed(entry.index, &error))?;
+        let (kind, request, command) = match decoded {
+            SessionEntry::Open => {
+                self.shared.lock().sessions.open(entry.index.0);
+                return Ok(());
+            }
+            SessionEntry::Request { kind, request, command } => (kind, request, command),
+        };
+        let inner = Entry { header: EntryHeader { kind, ..entry.header }, command, ..*entry };
+        let skipped = self.shared.lock().sessions.execute(entry.index.0, request);
+        match skipped.filter(|_| !canary::is_on(canary::RETRY_APPLIED_TWICE)) {
+            Some(reason) => {
+                self.inner.skipped(&inner, reason);
+                Ok(())
+            }
+            None if kind == EntryKind::BATCH => changes.put_batch(command),
+            None => self.inner.apply(&inner, changes),
+        }
+    }
 }
 
 fn malformed(index: Index, error: &crate::Error) -> Error {
@@ -108,6 +143,9 @@ impl Machine for ReplicatedMachine {
                 decode_entry(entry.command).map_err(|error| malformed(entry.index, &error))?;
             self.shared.lock().change_membership(decoded);
             return Ok(());
+        }
+        if entry.header.kind == EntryKind::SESSION {
+            return self.apply_session(entry, changes);
         }
         self.inner.apply(entry, changes)
     }
