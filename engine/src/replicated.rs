@@ -64,6 +64,11 @@ impl Db {
         self.inner.background.poke();
     }
 
+    /// The machine's state as of [`flushed`](Db::flushed).
+    pub fn machine_state(&self) -> Vec<u8> {
+        self.inner.engine.machine_state()
+    }
+
     /// The state as far as it is in tables. Holding it keeps its files.
     pub fn checkpoint(&self) -> Checkpoint {
         self.inner.engine.checkpoint()

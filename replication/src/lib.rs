@@ -43,6 +43,7 @@ mod proposal;
 mod read;
 mod replica;
 mod session;
+mod snapshot;
 mod status;
 mod terms;
 mod validate;

@@ -25,6 +25,8 @@ use crate::log::{Appended, Log};
 use crate::machine::{ReplicatedMachine, Shared};
 use crate::message::{Body, Message};
 use crate::read::Reads;
+use crate::snapshot::receive::Receiver;
+use crate::snapshot::send::Sender;
 use crate::validate::{Facts, Refusals, validate};
 use crate::watermark::Watermarks;
 use crate::{
@@ -40,6 +42,8 @@ pub struct Replica {
     pub(crate) reads: Reads,
     pub(crate) watermarks: Watermarks,
     pub(crate) refusals: Refusals,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
     /// A `Ready` that the log could not take yet.
     pub(crate) stalled: Option<Ready>,
     /// Those that were taken and are not durable, oldest first.
@@ -93,6 +97,8 @@ impl Replica {
             reads: Reads::new(options.id, state.openings),
             watermarks: Watermarks::new(committed),
             refusals: Refusals::default(),
+            sender: Sender::default(),
+            receiver: Receiver::new(disk, &group_dir),
             consensus,
             hard,
             shared,
@@ -131,8 +137,11 @@ impl Replica {
     /// Takes an event; an error in the answer is a peer's fault, and does not stop the replica.
     fn take(&mut self, event: Event, output: &mut Output) -> Result<Option<Error>> {
         match event {
-            Event::Tick => self.tick(),
-            Event::Received(envelope) => return self.receive(envelope),
+            Event::Tick => {
+                self.tick();
+                self.snapshot_tick(output)?;
+            }
+            Event::Received(envelope) => return self.receive(envelope, output),
             Event::Propose { token, entries, session } => {
                 self.propose(token, entries, session, output)?;
             }
@@ -178,7 +187,7 @@ impl Replica {
         self.stalled.is_none() && !waits
     }
 
-    fn receive(&mut self, envelope: Envelope) -> Result<Option<Error>> {
+    fn receive(&mut self, envelope: Envelope, output: &mut Output) -> Result<Option<Error>> {
         let facts = Facts {
             id: self.options.id,
             group: self.options.group,
@@ -192,10 +201,21 @@ impl Replica {
             return Ok(Some(error));
         }
         // While the log takes nothing, a message is as good as lost.
-        if self.stalled.is_none() {
-            self.consensus.receive(envelope.from, envelope.message)?;
+        if self.stalled.is_some() {
+            return Ok(None);
         }
-        Ok(None)
+        let Message { term, body } = envelope.message;
+        let taken = match body {
+            Body::Snapshot(body) => self.snapshot_message(envelope.from, term, body, output),
+            body => self.consensus.receive(envelope.from, Message { term, body }),
+        };
+        match taken {
+            Err(error @ Error::Message { .. }) => {
+                self.refusals.count(envelope.from);
+                Ok(Some(error))
+            }
+            other => other.map(|()| None),
+        }
     }
 
     /// Does what follows, until nothing does.
@@ -232,6 +252,11 @@ impl Replica {
         }
         if let Some(number) = number {
             self.consensus.persisted(number);
+            // A snapshot was applied before it was reported.
+            let applied = self.db().applied();
+            if self.consensus.applied_index() < applied {
+                self.consensus.applied(applied);
+            }
         }
     }
 
@@ -245,6 +270,11 @@ impl Replica {
         }
         if !self.append(&mut ready)? {
             return Ok(Some(ready));
+        }
+        if let Some(index) = ready.snapshot {
+            self.install_snapshot(index, output)?;
+            self.committed = self.committed.max(index);
+            self.watermarks.applied(index, self.consensus.log(), output);
         }
         self.committed = self.committed.max(ready.committed.unwrap_or_default());
         for (index, context) in std::mem::take(&mut ready.reads) {
@@ -290,17 +320,6 @@ impl Replica {
             }
         }
         Ok(true)
-    }
-
-    pub(crate) fn send(&self, messages: Vec<(ReplicaId, Message)>, output: &mut Output) {
-        let (from, group) = (self.options.id, self.options.group);
-        let envelopes = messages.into_iter();
-        output.messages.extend(envelopes.map(|(to, message)| Envelope {
-            from,
-            to,
-            group,
-            message,
-        }));
     }
 
     /// Applies what is committed; `false` if there was nothing.

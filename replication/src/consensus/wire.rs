@@ -6,8 +6,8 @@ use raft::eraftpb::{Entry, EntryType, Message as Raw, MessageType};
 use strandline_engine::{EntryHeader, EntryKind, Index};
 
 use super::Consensus;
-use crate::message::{Body, Message, VoteKind};
-use crate::{ReplicaId, Term};
+use crate::message::{Body, Message, SnapshotBody, VoteKind};
+use crate::{Membership, ReplicaId, Term};
 
 /// The header and empty command of an entry that the crate makes by itself.
 pub(super) fn made_entry(entry: &Entry) -> Bytes {
@@ -64,6 +64,17 @@ impl Consensus {
                     committed,
                     committed_term,
                 }
+            }
+            MessageType::MsgSnapshot => {
+                let metadata = raw.get_snapshot().get_metadata();
+                // What it consists of is filled in by whoever sends it.
+                Body::Snapshot(SnapshotBody::Offer {
+                    id: 0,
+                    index: Index(metadata.index),
+                    term: Term(metadata.term),
+                    membership: Membership::default(),
+                    files: Vec::new(),
+                })
             }
             MessageType::MsgTimeoutNow => Body::TimeoutNow,
             MessageType::MsgReadIndex => {

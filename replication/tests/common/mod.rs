@@ -454,9 +454,10 @@ impl Cluster {
             }
             self.round();
         }
-        let states: Vec<_> =
-            self.nodes.values().map(|node| (&node.replica, &node.stopped)).collect();
-        panic!("never: {what}\n{states:#?}");
+        for node in self.nodes.values() {
+            println!("{}: {:?} {:?}", node.id, node.replica, node.stopped);
+        }
+        panic!("never: {what}");
     }
 
     /// The leader of the highest term, if it is connected to a majority.
