@@ -237,6 +237,28 @@ impl Consensus {
         self.settle();
     }
 
+    /// Takes up a term that this replica may have promised, and gives no vote in it.
+    pub(crate) fn adopt(&mut self, term: Term) {
+        let raft = &mut self.node.raft;
+        if raft.term < term.0 {
+            raft.become_follower(term.0, 0);
+        }
+        if raft.term == term.0 && raft.vote == 0 {
+            raft.vote = self.id;
+        }
+        self.settle();
+    }
+
+    /// A peer's log ends there: what this leader knew of it beyond that is no longer so.
+    pub(crate) fn forget_beyond(&mut self, id: ReplicaId, last: u64) {
+        if let Some(progress) = self.node.raft.mut_prs().get_mut(id.0)
+            && progress.matched > last
+        {
+            progress.matched = last;
+            progress.become_probe();
+        }
+    }
+
     /// Gives the leadership up, because this replica is a member no more.
     pub(crate) fn step_down(&mut self) {
         let term = self.node.raft.term;

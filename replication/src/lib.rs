@@ -41,6 +41,7 @@ mod message;
 mod options;
 mod proposal;
 mod read;
+mod rejoin;
 mod replica;
 mod session;
 mod snapshot;

@@ -23,7 +23,7 @@ use strandline_wal::canary;
 
 use crate::machine::Replicated;
 use crate::message::{Body, Message, SnapshotBody};
-use crate::{Envelope, Membership, Output, Replica, ReplicaId, Result, Role, Term};
+use crate::{Doubt, Envelope, Membership, Output, Replica, ReplicaId, Result, Role, Term};
 
 /// The most that is fetched at once.
 pub(crate) const CHUNK_LEN_MAX: u32 = 256 << 10;
@@ -49,13 +49,35 @@ impl Point {
 
 impl Replica {
     /// Sends messages; what the consensus calls a snapshot is begun here.
-    pub(crate) fn send(&mut self, messages: Vec<(ReplicaId, Message)>, output: &mut Output) {
-        for (to, message) in messages {
-            match message.body {
-                Body::Snapshot(SnapshotBody::Offer { .. }) => self.begin_sending(to, output),
-                _ => self.post(to, message, output),
+    pub(crate) fn send(
+        &mut self,
+        messages: Vec<(ReplicaId, Message)>,
+        output: &mut Output,
+    ) -> Result<()> {
+        let doubt = self.hard.get().doubt;
+        for (to, mut message) in messages {
+            match &mut message.body {
+                Body::Snapshot(SnapshotBody::Offer { .. }) => {
+                    self.begin_sending(to, output);
+                    continue;
+                }
+                Body::Appended { last, .. } => {
+                    if !self.may_acknowledge() {
+                        continue;
+                    }
+                    let last = *last;
+                    self.acknowledged(message.term, last)?;
+                }
+                // Who does not know what it promised cannot confirm that a leader still leads.
+                Body::HeartbeatAnswer { context, .. } if !self.may_acknowledge() => {
+                    context.clear();
+                }
+                Body::VoteAnswer { in_doubt, .. } => *in_doubt = doubt != Doubt::Nothing,
+                _ => {}
             }
+            self.post(to, message, output);
         }
+        Ok(())
     }
 
     pub(crate) fn post(&self, to: ReplicaId, message: Message, output: &mut Output) {

@@ -63,6 +63,8 @@ impl Consensus {
                     granted: !raw.reject,
                     committed,
                     committed_term,
+                    // Filled in by whoever sends it.
+                    in_doubt: false,
                 }
             }
             MessageType::MsgSnapshot => {
@@ -140,7 +142,7 @@ impl Consensus {
                     VoteKind::Real => MessageType::MsgRequestVote,
                 }
             }
-            Body::VoteAnswer { kind, granted, committed, committed_term } => {
+            Body::VoteAnswer { kind, granted, committed, committed_term, .. } => {
                 raw.reject = !granted;
                 (raw.commit, raw.commit_term) = (committed.0, committed_term.0);
                 match kind {
@@ -159,7 +161,7 @@ impl Consensus {
                 raw.set_entries(vec![Entry { data: context, ..Entry::default() }].into());
                 MessageType::MsgReadIndexResp
             }
-            Body::Snapshot(_) => return None,
+            Body::Probe { .. } | Body::ProbeAnswer { .. } | Body::Snapshot(_) => return None,
         };
         raw.set_msg_type(kind);
         Some(raw)
