@@ -38,6 +38,7 @@ mod log;
 mod machine;
 mod membership;
 mod message;
+mod open;
 mod options;
 mod proposal;
 mod read;
