@@ -306,13 +306,13 @@ impl Cluster {
                 self.note(id);
                 self.acknowledge(id, *index);
             }
-            Outcome::Overwritten { first, end } => {
+            Outcome::Overwritten { first, end, term: lost } => {
                 for taken in self.taken.values().flatten() {
                     let is_here = (first.0..end.0).contains(&taken.index);
                     let stays = self.history.get(&taken.index).is_some_and(|(term, command)| {
                         (*term, command) == (taken.term, &taken.command)
                     });
-                    let mine = self.leaders.get(&taken.term) == Some(&id);
+                    let mine = self.leaders.get(&taken.term) == Some(&id) && taken.term == lost.0;
                     assert!(!(is_here && mine && stays), "{taken:?} was said to be overwritten");
                 }
             }
