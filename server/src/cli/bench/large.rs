@@ -6,12 +6,13 @@
 //! its own cache shows in the resident size; it is told apart, because the system takes it back when
 //! it needs the room.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use strandline_engine::{Db, DbOptions, KeyspaceId, Options, Range, Read, Stats};
+use strandline_engine::{Db, DbOptions, KeyspaceId, Options, Range, Read, Stats, Worked};
 use strandline_wal::disk::Rung;
 
 use super::data_set::{DataSet, Found};
@@ -43,7 +44,7 @@ pub(crate) struct LargeArgs {
     pub(crate) threads: u64,
     /// Where to make the directory of the run; the system's temporary files by default.
     #[arg(long)]
-    pub(crate) dir: Option<std::path::PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// How durable writes are made, as for the others.
     #[arg(long, value_parser = parse_rung)]
     pub(crate) rung: Option<Rung>,
@@ -116,11 +117,20 @@ fn measure(
     set.write(&db, (0..set.count).step_by(to_usize(REWRITTEN_EVERY)), 2, threads)?;
     db.flush()?;
     let written = started.elapsed();
-    settle(&db)?;
-    let (stats, log) = db.stats();
+    let (before, log) = db.stats();
+    db.close()?;
+    drop(db);
+    let started = Instant::now();
+    let db = settled(scratch.path(), &options)?;
+    let settled = started.elapsed();
+    let mut stats = db.stats().0;
+    stats.flushes += before.flushes;
+    stats.flushed_bytes += before.flushed_bytes;
+    stats.compactions += before.compactions;
+    stats.compaction_written_bytes += before.compaction_written_bytes;
+    stats.moves += before.moves;
     let payload = set.bytes() + set.count.div_ceil(REWRITTEN_EVERY) * set.bytes() / set.count;
     let to_device = log.device_bytes + stats.flushed_bytes + stats.compaction_written_bytes;
-    let levels = levels(&stats);
 
     let started = Instant::now();
     let got = set.read(&db, threads, &version_of)?;
@@ -151,8 +161,9 @@ fn measure(
         ("flushes", stats.flushes.into()),
         ("compactions", stats.compactions.into()),
         ("moves", stats.moves.into()),
-        ("levels", levels),
+        ("levels", levels(&stats)),
         ("write_ms", millis(written)),
+        ("settle_ms", millis(settled)),
         ("read_ms", millis(read)),
         ("open_ms", millis(opened)),
         ("read_right", got.right.into()),
@@ -170,23 +181,14 @@ fn version_of(number: u64) -> u64 {
     if number.is_multiple_of(REWRITTEN_EVERY) { 2 } else { 1 }
 }
 
-/// Waits until compaction has nothing to do, so that what it cost is counted.
-pub(super) fn settle(db: &Db) -> Result<()> {
-    let done = |db: &Db| {
-        let stats = db.stats().0;
-        (stats.compactions, stats.moves, stats.obsolete_tables)
-    };
-    let mut before = done(db);
-    loop {
-        // Long against a slice of compaction, so that standing still means that it has ended.
-        std::thread::sleep(Duration::from_millis(500));
+/// Opens the store without threads and steps it until compaction has nothing to do, so that what it
+/// costs is counted to its end.
+pub(super) fn settled(dir: &Path, options: &DbOptions) -> Result<Db> {
+    let db = Db::open(dir, DbOptions { background: false, ..options.clone() })?;
+    while db.work()? == Worked::Done {
         scratch::check()?;
-        let now = done(db);
-        if now == before {
-            return Ok(());
-        }
-        before = now;
     }
+    Ok(db)
 }
 
 /// Reads all pairs in order; a pair that should not be there is wrong.

@@ -20,7 +20,7 @@ use strandline_wal::disk::Rung;
 
 use super::data_set::{DataSet, Found, STAMP_LEN};
 use super::facts::Facts;
-use super::large::{millis, settle};
+use super::large::{millis, settled};
 use super::{VALUE_BYTES_MAX, parse_rung};
 use crate::cli::error::{Error, Result};
 use crate::cli::node::program;
@@ -123,12 +123,14 @@ pub(crate) fn run(args: &RecoveryArgs) -> Result<Facts> {
 
 /// A store with this data in tables, closed in order.
 fn fill(set: &DataSet, dir: &Path, rung: Option<Rung>) -> Result<()> {
-    let db = Db::open(dir, DbOptions { rung, ..DbOptions::default() })?;
+    let options = DbOptions { rung, ..DbOptions::default() };
+    let db = Db::open(dir, options.clone())?;
     set.write(&db, 0..set.count, 1, THREADS)?;
     db.flush()?;
+    db.close()?;
+    drop(db);
     // Compaction that is left over would run beside what is measured.
-    settle(&db)?;
-    Ok(db.close()?)
+    Ok(settled(dir, &options)?.close()?)
 }
 
 /// Lets another process write, and kills it.
