@@ -73,7 +73,7 @@ fn options(memory: u64, rung: Option<Rung>) -> DbOptions {
             ..Options::default()
         },
         rung,
-        background: true,
+        ..DbOptions::default()
     }
 }
 
