@@ -196,3 +196,23 @@ fn a_rotten_header_before_a_marker_is_corruption() {
         }
     }
 }
+
+/// Lost: time, eleven seconds of it. Groups of the active segment were read one by one, with two
+/// transfers of the disk each, so a store that was killed after many small groups replayed them at
+/// the pace of the disk. The reads are counted: a stretch holds hundreds of small groups.
+#[test]
+fn small_groups_are_not_read_one_by_one() {
+    let disk = disk(5);
+    let options = || strandline_wal::Options { segment_size: 2 << 20, ..options() };
+    let (wal, _) = Wal::open(disk.mount(), Path::new(DIR), options()).unwrap();
+    while wal.last() < Lsn(500) {
+        write(&wal, b"a group of its own");
+    }
+    disk.kill();
+    drop(wal);
+    let (wal, _) = Wal::open(disk.mount(), Path::new(DIR), options()).unwrap();
+    let before = disk.counters().reads;
+    assert_eq!(contents(&wal).len(), 500);
+    let reads = disk.counters().reads - before;
+    assert!(reads < 20, "{reads} reads for 500 groups of one block");
+}
