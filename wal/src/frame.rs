@@ -63,6 +63,13 @@ pub enum GroupRefusal {
     },
     /// Written by a newer program.
     FormatVersion(u16),
+    /// A version or flags that were never written.
+    Unknown {
+        /// The format version.
+        version: u16,
+        /// The flags.
+        flags: u16,
+    },
     /// A group of another incarnation: old bytes of a recycled segment.
     Stale(u64),
     /// A valid header that was written for another place.
@@ -98,6 +105,9 @@ impl std::fmt::Display for GroupRefusal {
                 write!(out, "header checksum {found:#010x}, stored is {expected:#010x}")
             }
             GroupRefusal::FormatVersion(version) => write!(out, "format version {version}"),
+            GroupRefusal::Unknown { version, flags } => {
+                write!(out, "format version {version} with flags {flags:#06x}")
+            }
             GroupRefusal::Stale(incarnation) => write!(out, "a group of incarnation {incarnation}"),
             GroupRefusal::Misplaced { offset } => {
                 write!(out, "a group that belongs at offset {offset}")
@@ -159,8 +169,12 @@ impl GroupHeader {
         if version > FORMAT_VERSION {
             return Err(GroupRefusal::FormatVersion(version));
         }
+        let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
+        if version == 0 || flags & !FLAG_CLOSED != 0 {
+            return Err(GroupRefusal::Unknown { version, flags });
+        }
         let header = GroupHeader {
-            flags: u16::from_le_bytes([bytes[6], bytes[7]]),
+            flags,
             incarnation: u64_at(bytes, 8),
             offset: u64_at(bytes, 16),
             first: Lsn(u64_at(bytes, 24)),
@@ -288,6 +302,19 @@ mod tests {
             Err(GroupRefusal::Misplaced { offset: 8192 })
         );
         assert!(GroupHeader::decode(&bytes, 6, 3, 8192).is_err(), "a group of another log");
+    }
+
+    /// Flags without a meaning were taken and dropped.
+    #[test]
+    fn what_was_never_written_is_refused_behind_a_right_checksum() {
+        for (at, byte) in [(4, 0), (6, 2), (6, 3), (7, 1)] {
+            let mut bytes = header().encode(5);
+            bytes[at] = byte;
+            let crc = header_crc(&bytes, 5);
+            bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+            let refused = GroupHeader::decode(&bytes, 5, 3, 8192);
+            assert!(matches!(refused, Err(GroupRefusal::Unknown { .. })), "{byte} at {at}");
+        }
     }
 
     #[test]

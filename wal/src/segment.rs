@@ -22,6 +22,9 @@ const HEADER_LEN: usize = 64;
 /// First bytes of every segment.
 const MAGIC: u32 = u32::from_le_bytes(*b"SLSG");
 
+/// Where the reserved bytes are.
+const RESERVED_AT: usize = HEADER_LEN - 8;
+
 const STATE_SPARE: u16 = 1;
 const STATE_IN_USE: u16 = 2;
 
@@ -118,8 +121,15 @@ impl SegmentHeader {
             let path = path.to_path_buf();
             return Err(Error::FormatVersion { path, known: FORMAT_VERSION, found: version });
         }
+        let state = u16::from_le_bytes([bytes[6], bytes[7]]);
+        let is_known = version > 0 && matches!(state, STATE_SPARE | STATE_IN_USE);
+        if !is_known || u32_at(bytes, RESERVED_AT) != 0 {
+            let expected = format!("version 1 to {FORMAT_VERSION}, state 1 or 2, reserved 0");
+            let reserved = u32_at(bytes, RESERVED_AT);
+            return corruption(0, expected, format!("{version}, {state}, {reserved}"));
+        }
         Ok(Some(SegmentHeader {
-            in_use: u16::from_le_bytes([bytes[6], bytes[7]]) == STATE_IN_USE,
+            in_use: state == STATE_IN_USE,
             log_id: u64_at(bytes, 8),
             incarnation: u64_at(bytes, 16),
             first: Lsn(u64_at(bytes, 24)),
@@ -166,6 +176,28 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A segment in a state without a meaning was taken for a spare, and would have been put to use.
+    #[test]
+    fn what_was_never_written_is_refused_behind_a_right_checksum() {
+        let header = SegmentHeader {
+            in_use: true,
+            log_id: 7,
+            incarnation: 3,
+            first: Lsn(100),
+            chain: 55,
+            len: 65536,
+            trimmed: Lsn(40),
+        };
+        for (at, byte) in [(4, 0), (6, 0), (6, 3), (7, 1), (RESERVED_AT, 1), (RESERVED_AT + 3, 9)] {
+            let mut bytes = header.encode().to_vec();
+            bytes[at] = byte;
+            let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+            bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+            let refused = SegmentHeader::decode(&bytes, Path::new("1.segment"));
+            assert!(matches!(refused, Err(Error::Corruption { .. })), "{byte} at {at}");
+        }
+    }
 
     #[test]
     fn header_comes_back_and_every_flipped_bit_is_refused() {
