@@ -63,13 +63,8 @@ pub enum GroupRefusal {
     },
     /// Written by a newer program.
     FormatVersion(u16),
-    /// A version or flags that were never written.
-    Unknown {
-        /// The format version.
-        version: u16,
-        /// The flags.
-        flags: u16,
-    },
+    /// A field has a value that is never written.
+    Impossible(&'static str),
     /// A group of another incarnation: old bytes of a recycled segment.
     Stale(u64),
     /// A valid header that was written for another place.
@@ -105,9 +100,7 @@ impl std::fmt::Display for GroupRefusal {
                 write!(out, "header checksum {found:#010x}, stored is {expected:#010x}")
             }
             GroupRefusal::FormatVersion(version) => write!(out, "format version {version}"),
-            GroupRefusal::Unknown { version, flags } => {
-                write!(out, "format version {version} with flags {flags:#06x}")
-            }
+            GroupRefusal::Impossible(field) => write!(out, "{field} that is never written"),
             GroupRefusal::Stale(incarnation) => write!(out, "a group of incarnation {incarnation}"),
             GroupRefusal::Misplaced { offset } => {
                 write!(out, "a group that belongs at offset {offset}")
@@ -169,12 +162,8 @@ impl GroupHeader {
         if version > FORMAT_VERSION {
             return Err(GroupRefusal::FormatVersion(version));
         }
-        let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
-        if version == 0 || flags & !FLAG_CLOSED != 0 {
-            return Err(GroupRefusal::Unknown { version, flags });
-        }
         let header = GroupHeader {
-            flags,
+            flags: u16::from_le_bytes([bytes[6], bytes[7]]),
             incarnation: u64_at(bytes, 8),
             offset: u64_at(bytes, 16),
             first: Lsn(u64_at(bytes, 24)),
@@ -191,7 +180,16 @@ impl GroupHeader {
         if header.offset != offset && !canary::is_on(canary::POSITION_NOT_COVERED) {
             return Err(GroupRefusal::Misplaced { offset: header.offset });
         }
-        Ok(header)
+        let impossible = [
+            (version == 0, "a format version of 0"),
+            (header.flags & !FLAG_CLOSED != 0, "a flag"),
+            (header.first == Lsn(0) || header.first > Lsn::MAX, "a first position"),
+            (header.durable >= header.first, "a claim of what is not before it"),
+        ];
+        match impossible.iter().find(|(is_so, _)| *is_so) {
+            Some((_, field)) => Err(GroupRefusal::Impossible(field)),
+            None => Ok(header),
+        }
     }
 
     /// Checks the records' bytes against the header.
@@ -307,13 +305,14 @@ mod tests {
     /// Flags without a meaning were taken and dropped.
     #[test]
     fn what_was_never_written_is_refused_behind_a_right_checksum() {
-        for (at, byte) in [(4, 0), (6, 2), (6, 3), (7, 1)] {
+        // Version, flags, first position and claim.
+        for (at, byte) in [(4, 0), (6, 2), (6, 3), (7, 1), (24, 0), (31, 0x80), (40, 17)] {
             let mut bytes = header().encode(5);
             bytes[at] = byte;
             let crc = header_crc(&bytes, 5);
             bytes[60..64].copy_from_slice(&crc.to_le_bytes());
             let refused = GroupHeader::decode(&bytes, 5, 3, 8192);
-            assert!(matches!(refused, Err(GroupRefusal::Unknown { .. })), "{byte} at {at}");
+            assert!(matches!(refused, Err(GroupRefusal::Impossible(_))), "{byte} at {at}");
         }
     }
 

@@ -22,6 +22,8 @@ const HEADER_LEN: usize = 64;
 /// First bytes of every segment.
 const MAGIC: u32 = u32::from_le_bytes(*b"SLSG");
 
+/// Incarnations above this are never given, so that counting on cannot overflow.
+const INCARNATION_MAX: u64 = u64::MAX / 2;
 /// Where the reserved bytes are.
 const RESERVED_AT: usize = HEADER_LEN - 8;
 
@@ -122,13 +124,7 @@ impl SegmentHeader {
             return Err(Error::FormatVersion { path, known: FORMAT_VERSION, found: version });
         }
         let state = u16::from_le_bytes([bytes[6], bytes[7]]);
-        let is_known = version > 0 && matches!(state, STATE_SPARE | STATE_IN_USE);
-        if !is_known || u32_at(bytes, RESERVED_AT) != 0 {
-            let expected = format!("version 1 to {FORMAT_VERSION}, state 1 or 2, reserved 0");
-            let reserved = u32_at(bytes, RESERVED_AT);
-            return corruption(0, expected, format!("{version}, {state}, {reserved}"));
-        }
-        Ok(Some(SegmentHeader {
+        let header = SegmentHeader {
             in_use: state == STATE_IN_USE,
             log_id: u64_at(bytes, 8),
             incarnation: u64_at(bytes, 16),
@@ -136,7 +132,21 @@ impl SegmentHeader {
             chain: u64_at(bytes, 32),
             len: u64_at(bytes, 40),
             trimmed: Lsn(u64_at(bytes, 48)),
-        }))
+        };
+        let is_known = version > 0 && matches!(state, STATE_SPARE | STATE_IN_USE);
+        if !is_known || u32_at(bytes, RESERVED_AT) != 0 {
+            let reserved = u32_at(bytes, RESERVED_AT);
+            let expected = format!("version 1 to {FORMAT_VERSION}, state 1 or 2, reserved 0");
+            return corruption(0, expected, format!("{version}, {state}, {reserved}"));
+        }
+        let is_possible = header.trimmed < header.first
+            && header.first <= Lsn::MAX
+            && (1..=INCARNATION_MAX).contains(&header.incarnation);
+        if header.in_use && !is_possible {
+            let expected = "a first position after what was trimmed, and an incarnation".into();
+            return corruption(0, expected, format!("{header:?}"));
+        }
+        Ok(Some(header))
     }
 }
 
@@ -189,9 +199,13 @@ mod tests {
             len: 65536,
             trimmed: Lsn(40),
         };
-        for (at, byte) in [(4, 0), (6, 0), (6, 3), (7, 1), (RESERVED_AT, 1), (RESERVED_AT + 3, 9)] {
+        let reserved = [(RESERVED_AT, 1), (RESERVED_AT + 3, 9)];
+        let version_and_state = [(4, 0), (6, 0), (6, 3), (7, 1)];
+        // Incarnation, first position, and a trimmed one that is not before it.
+        let numbers = [(16, 0), (23, 0x80), (24, 0), (31, 0x80), (48, 100)];
+        for (at, byte) in reserved.iter().chain(&version_and_state).chain(&numbers) {
             let mut bytes = header.encode().to_vec();
-            bytes[at] = byte;
+            bytes[*at] = *byte;
             let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
             bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
             let refused = SegmentHeader::decode(&bytes, Path::new("1.segment"));
