@@ -11,11 +11,13 @@
 //! is used up, the remaining choices are all 0.
 
 mod choices;
+mod damage;
 mod entry;
 mod record;
 mod request;
 mod seal;
 mod seeds;
+mod segment;
 
 pub use choices::Choices;
 pub use seeds::seeds;
@@ -37,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "record", run: record::run, pace: 1000 },
     Target { name: "request", run: request::run, pace: 300 },
     Target { name: "entry", run: entry::run, pace: 100 },
+    Target { name: "segment", run: segment::run, pace: 250 },
 ];
 
 /// The target of this name.

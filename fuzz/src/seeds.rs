@@ -18,6 +18,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "record" => records(),
         "request" => requests(),
         "entry" => entries(),
+        "segment" => segments(),
         other => panic!("no target {other}"),
     }
 }
@@ -67,6 +68,16 @@ fn records() -> Vec<Vec<u8>> {
         after(&[1, 1], &group),
         after(&[2, 1], &segment),
     ]
+}
+
+/// A short segment as it stands, and programs that damage the good logs.
+fn segments() -> Vec<Vec<u8>> {
+    let log = crate::segment::short();
+    let file = log.first_segment();
+    let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let mut inputs = vec![after(&[0, 0], &file[..end]), after(&[0, 1], &file[..end.min(4600)])];
+    inputs.extend(programs(12, 60));
+    inputs
 }
 
 fn requests() -> Vec<Vec<u8>> {

@@ -96,4 +96,4 @@ macro_rules! tests {
     };
 }
 
-tests! { record request entry }
+tests! { record request entry segment }
