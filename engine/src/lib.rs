@@ -9,6 +9,9 @@ mod db;
 mod engine;
 mod error;
 mod flush;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod iter;
 mod key;
 mod keyspace;

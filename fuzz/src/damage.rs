@@ -48,8 +48,11 @@ pub(crate) fn edit(
     if *file == before { Damage::None } else { damage }
 }
 
-/// A place in a file: near the beginning of a unit, where the headers are, or anywhere.
+/// A place in a file: near its end, near the beginning of a unit, where the headers are, or anywhere.
 fn place(choices: &mut Choices<'_>, len: usize, unit: usize) -> usize {
+    if choices.once_in(4) {
+        return len.saturating_sub(1 + choices.below(256));
+    }
     let start = choices.below(len.div_ceil(unit)) * unit;
     let within = choices.below(256);
     // A byte says nearly all; the rarer places take another one.

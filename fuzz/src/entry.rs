@@ -3,17 +3,15 @@
 //! What is accepted is what would have been written. A store that meets any entry in its log says
 //! what is wrong with it: it does not panic, and opening it again ends the same way.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use strandline_engine::{
-    Batch, Changes, Db, DbOptions, Durability, ENTRY_HEADER_LEN, Entry, EntryKind, Index, Machine,
-    Options, Result,
+    Batch, Durability, ENTRY_HEADER_LEN, Entry, EntryHeader, EntryKind, Index, Result,
 };
 use strandline_server::entry as command;
 use strandline_wal::disk::SimulatedDisk;
 
-use crate::Choices;
+use crate::{Choices, store};
 
 /// See the module's documentation.
 pub(crate) fn run(input: &[u8]) {
@@ -33,7 +31,7 @@ pub(crate) fn run(input: &[u8]) {
                 batch(entry.command);
                 decode_command(entry.command);
             }
-            store(payload);
+            replayed(payload);
         }
     }
 }
@@ -65,13 +63,13 @@ fn decode_command(bytes: &[u8]) {
     let Ok(opcode) = command::decode(bytes, &mut spans) else { return };
     let args = command::args(bytes, &spans);
     let mut again = Vec::new();
-    let header = strandline_engine::EntryHeader::of_kind(EntryKind::COMMAND);
+    let header = EntryHeader::of_kind(EntryKind::COMMAND);
     command::encode(&mut again, &header, opcode, args.from(1));
     assert_eq!(&again[ENTRY_HEADER_LEN..], bytes, "a command as written");
 }
 
 fn encode_command(choices: &mut Choices<'_>) {
-    let header = strandline_engine::EntryHeader {
+    let header = EntryHeader {
         kind: EntryKind(choices.any()),
         database: choices.any(),
         slot: choices.any(),
@@ -93,21 +91,16 @@ fn encode_command(choices: &mut Choices<'_>) {
     assert!(command::args(entry.command, &spans).from(1).eq(arguments));
 }
 
-/// A machine that takes every command for a batch: what the engine does not know is its own.
-struct Anything;
-
-impl Machine for Anything {
-    fn apply(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()> {
-        changes.put_batch(entry.command)
-    }
-}
-
 /// A store that finds the payload in its log.
-fn store(payload: &[u8]) {
-    let disk = SimulatedDisk::new(1);
-    let open =
-        || Db::open_with(Arc::clone(&disk) as _, Path::new("/s"), options(), Box::new(Anything));
-    let db = open().expect("a new store opens");
+fn replayed(payload: &[u8]) {
+    static NEW: OnceLock<Arc<SimulatedDisk>> = OnceLock::new();
+    let new = NEW.get_or_init(|| {
+        let disk = SimulatedDisk::new(1);
+        drop(store::open(&disk).expect("a new store opens"));
+        disk
+    });
+    let disk = new.fork(1);
+    let db = store::open(&disk).expect("a new store opens");
     let is_applied = db
         .append(&[payload], Durability::Disk)
         .and_then(|index| db.wait(index).map(|()| index))
@@ -115,26 +108,12 @@ fn store(payload: &[u8]) {
     let digest = db.digest();
     let _ = db.close();
     drop(db);
-    match open() {
+    match store::open(&disk) {
         Ok(db) => {
             assert!(is_applied, "what could not be applied is not skipped");
             let digest = digest.expect("nothing is damaged");
             assert_eq!(db.digest().expect("nothing is damaged"), digest);
         }
         Err(_) => assert!(!is_applied, "what was applied is applied again"),
-    }
-}
-
-fn options() -> DbOptions {
-    DbOptions {
-        wal: strandline_wal::Options {
-            segment_size: 64 << 10,
-            spares: 1,
-            new_log_id: 7,
-            ..strandline_wal::Options::default()
-        },
-        engine: Options { block_cache_size: 1 << 20, ..Options::default() },
-        rung: None,
-        background: false,
     }
 }

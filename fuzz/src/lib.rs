@@ -13,11 +13,14 @@
 mod choices;
 mod damage;
 mod entry;
+mod manifest;
 mod record;
 mod request;
 mod seal;
 mod seeds;
 mod segment;
+mod store;
+mod table;
 
 pub use choices::Choices;
 pub use seeds::seeds;
@@ -40,6 +43,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "request", run: request::run, pace: 300 },
     Target { name: "entry", run: entry::run, pace: 100 },
     Target { name: "segment", run: segment::run, pace: 250 },
+    Target { name: "table", run: table::run, pace: 100 },
+    Target { name: "manifest", run: manifest::run, pace: 50 },
 ];
 
 /// The target of this name.

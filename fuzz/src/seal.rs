@@ -68,3 +68,94 @@ pub(crate) fn segment(file: &mut [u8]) {
         }
     }
 }
+
+/// Bytes of a table's header, of its footer and of the trailer behind each section.
+const TABLE_HEADER_LEN: usize = 32;
+const TABLE_FOOTER_LEN: usize = 80;
+const TRAILER_LEN: usize = 12;
+/// Bytes of an entry of the block index.
+const INDEX_ENTRY_LEN: usize = 32;
+
+/// Writes the checksums of a table: of its header, of every section that its footer and block index
+/// name, and of the footer.
+pub(crate) fn table(file: &mut [u8]) {
+    if file.len() < TABLE_HEADER_LEN + TABLE_FOOTER_LEN {
+        return;
+    }
+    let sum = crc(&[&file[..28]]);
+    file[28..TABLE_HEADER_LEN].copy_from_slice(&sum);
+    let mut id = [0; 8];
+    id.copy_from_slice(&file[16..24]);
+    let footer = file.len() - TABLE_FOOTER_LEN;
+    let [index, filter, properties] =
+        [0, 16, 32].map(|at| (u64_at(file, footer + at), u64_at(file, footer + at + 8)));
+    for number in 0..u64_at(file, footer + 56).min(file.len() / INDEX_ENTRY_LEN) {
+        let entry = index.0.saturating_add(number * INDEX_ENTRY_LEN);
+        section(file, id, (u64_at(file, entry), u32_at(file, entry.saturating_add(24))));
+    }
+    for extent in [index, filter, properties] {
+        section(file, id, extent);
+    }
+    let footer = &mut file[footer..];
+    let sum = crc(&[&footer[..68], &footer[72..]]);
+    footer[68..72].copy_from_slice(&sum);
+}
+
+/// Writes the checksum in the trailer behind a section, if both lie in the file.
+fn section(file: &mut [u8], id: [u8; 8], (offset, len): (usize, usize)) {
+    let Some(end) = offset.checked_add(len) else { return };
+    let Some(trailer) = file.get(end..).and_then(<[u8]>::first_chunk::<TRAILER_LEN>) else {
+        return;
+    };
+    let (trailer, place) = (*trailer, u64::try_from(offset).expect("an offset is a word"));
+    let sum = crc(&[&id, &place.to_le_bytes(), &file[offset..end], &trailer[..8]]);
+    file[end + 8..end + TRAILER_LEN].copy_from_slice(&sum);
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> usize {
+    let word = bytes.get(at..).and_then(<[u8]>::first_chunk).map(|word| u64::from_le_bytes(*word));
+    word.and_then(|word| usize::try_from(word).ok()).unwrap_or_default()
+}
+
+/// Writes the checksums of a manifest: of its header, and of all records that follow one another.
+pub(crate) fn manifest(file: &mut [u8]) {
+    let Some((header, rest)) = file.split_first_chunk_mut::<40>() else { return };
+    let sum = crc(&[&header[..36]]);
+    header[36..].copy_from_slice(&sum);
+    records(rest);
+}
+
+/// Writes the checksum of the line in `CURRENT`, behind the name that it begins with.
+pub(crate) fn current(file: &mut [u8]) {
+    let Some(end) = file.iter().position(|byte| *byte == b' ') else { return };
+    let line = format!(" crc32 {:08x}\n", crc32fast::hash(&file[..end]));
+    if let Some(rest) = file.get_mut(end..end + line.len()) {
+        rest.copy_from_slice(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pages in `docs/format/` and the code agree: what was written stays as it is.
+    #[test]
+    fn good_files_stay_as_they_are_and_get_their_checksums_back() {
+        let record = crate::seeds::record(b"payload");
+        let files: [(Vec<u8>, fn(&mut [u8]), usize); 5] = [
+            (crate::segment::short().first_segment(), segment, HEADER_CRC_AT),
+            (crate::manifest::sample(".table"), table, 28),
+            (crate::manifest::sample("MANIFEST-"), manifest, 36),
+            (record, records, 4),
+            (crate::manifest::sample("CURRENT"), current, 32),
+        ];
+        for (file, seal, crc_at) in files {
+            let mut again = file.clone();
+            seal(&mut again);
+            assert!(again == file, "{}", again.escape_ascii());
+            again[crc_at] ^= 1;
+            seal(&mut again);
+            assert!(again == file);
+        }
+    }
+}

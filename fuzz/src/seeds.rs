@@ -19,6 +19,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "request" => requests(),
         "entry" => entries(),
         "segment" => segments(),
+        "table" => tables(),
+        "manifest" => manifests(),
         other => panic!("no target {other}"),
     }
 }
@@ -38,7 +40,7 @@ fn after(choices: &[u8], rest: &[u8]) -> Vec<u8> {
     [choices, rest].concat()
 }
 
-fn record(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn record(payload: &[u8]) -> Vec<u8> {
     after(&encode_header(Kind::ENTRY, payload), payload)
 }
 
@@ -76,6 +78,22 @@ fn segments() -> Vec<Vec<u8>> {
     let file = log.first_segment();
     let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
     let mut inputs = vec![after(&[0, 0], &file[..end]), after(&[0, 1], &file[..end.min(4600)])];
+    inputs.extend(programs(12, 60));
+    inputs
+}
+
+/// A table as it stands, and programs that make and damage one.
+fn tables() -> Vec<Vec<u8>> {
+    let file = crate::manifest::sample(".table");
+    let mut inputs = vec![after(&[1, 0], &file), after(&[1, 1], &file)];
+    inputs.extend(programs(16, 700));
+    inputs
+}
+
+/// A manifest as it stands, and programs that damage a store.
+fn manifests() -> Vec<Vec<u8>> {
+    let file = crate::manifest::sample("MANIFEST-");
+    let mut inputs = vec![after(&[0, 0], &file), after(&[0, 1], &file)];
     inputs.extend(programs(12, 60));
     inputs
 }
