@@ -161,8 +161,10 @@ fn read_group(
     let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN + body_len);
     let body = bytes.get(GROUP_HEADER_LEN..).unwrap_or(&[]);
     group.check_body(body)?;
-    let valid = group::records(body, group.first).take_while(|record| record.is_ok()).count();
-    if u32::try_from(valid).ok() != Some(group.count) {
+    // The records fill the body: readers go on to its end, whatever the count says.
+    let mut records = group::records(body, group.first);
+    let count = records.try_fold(0_u32, |count, record| record.is_ok().then(|| count + 1));
+    if count != Some(group.count) {
         return Err(GroupRefusal::Length(group.body_len));
     }
     Ok(group)
@@ -373,4 +375,53 @@ fn create(
         fence: false,
     };
     Ok((start, recovery))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{OpenMode, SimulatedDisk};
+    use crate::record::{Kind, encode_header};
+
+    /// Bytes behind the last record of a group were not seen when the log was opened, and were an
+    /// error when it was read.
+    #[test]
+    fn a_group_is_filled_by_its_records() {
+        for (junk, count) in [(&b""[..], 1), (b"junk", 0)] {
+            let body = [&encode_header(Kind::ENTRY, b"one")[..], b"one", junk].concat();
+            let group = GroupHeader {
+                flags: 0,
+                incarnation: 1,
+                offset: GROUPS_START,
+                first: Lsn(1),
+                count: 1,
+                body_len: u32::try_from(body.len()).unwrap(),
+                durable: Lsn(0),
+                chain: 0,
+                body_crc: crc32fast::hash(&body),
+            };
+            let header = SegmentHeader {
+                in_use: true,
+                log_id: 7,
+                incarnation: 1,
+                first: Lsn(1),
+                chain: 0,
+                len: 64 << 10,
+                trimmed: Lsn(0),
+            };
+            let disk = SimulatedDisk::new(1);
+            let id = SegmentId(1);
+            let file = disk.open(Path::new(&id.file_name()), OpenMode::Create).unwrap();
+            file.allocate(header.len).unwrap();
+            file.write_at(&header.encode(), 0).unwrap();
+            file.write_at(&[&group.encode(7)[..], &body].concat(), GROUPS_START).unwrap();
+            let segment = Segment::open(&*disk, Path::new(""), id).unwrap();
+            let scan = scan(&segment, &header, None, &mut Window::new());
+            assert_eq!(scan.next, Lsn(1 + count));
+            assert_eq!(
+                scan.refusal.is_some_and(|refusal| refusal != GroupRefusal::NotAGroup),
+                count == 0
+            );
+        }
+    }
 }
