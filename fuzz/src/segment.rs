@@ -108,7 +108,10 @@ fn visit(disk: &Arc<SimulatedDisk>) -> Option<(Vec<(Lsn, Vec<u8>)>, bool)> {
         assert_eq!(records.last().map_or(recovery.last, |(lsn, _)| *lsn), recovery.last);
         assert_eq!(verified.last, recovery.last, "both read as far");
     }
-    assert!(end.is_none() || !verified.damages.is_empty(), "damage is seen by who looks for it");
+    assert!(
+        end.is_none() || !verified.damages.is_empty(),
+        "damage is seen by who looks for it: {end:?}"
+    );
     let last = wal.last();
     let Ok(lsn) = wal.append(b"one more").and_then(|lsn| wal.wait(lsn).map(|()| lsn)) else {
         return Some((records, end.is_none()));
