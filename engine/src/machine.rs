@@ -5,19 +5,22 @@
 //! depends on no map's order: what would differ between replicas stands in the entry's header (D4).
 //!
 //! ```text
-//! 0      1       2          4      6        8          16       24
-//! +------+-------+----------+------+--------+----------+--------+---------+
-//! | kind | 0     | database | slot | 0      | time_ms  | seed   | command |
-//! +------+-------+----------+------+--------+----------+--------+---------+
+//! 0      1       2          4      6        8          16       24       32
+//! +------+-------+----------+------+--------+----------+--------+--------+---------+
+//! | kind | 0     | database | slot | 0      | time_ms  | seed   | term   | command |
+//! +------+-------+----------+------+--------+----------+--------+--------+---------+
 //! ```
 
 use crate::{Changes, Error, Index, Result};
 
 /// Bytes before the command.
-pub const ENTRY_HEADER_LEN: usize = 24;
+pub const ENTRY_HEADER_LEN: usize = 32;
+
+/// Where the term stands in an encoded header.
+const TERM_OFFSET: usize = 24;
 
 /// What an entry's command is; the numbers are part of the format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryKind(pub u8);
 
 impl EntryKind {
@@ -27,6 +30,11 @@ impl EntryKind {
     pub const BATCH: EntryKind = EntryKind(1);
     /// Creates or drops a keyspace; see `docs/format/entry.md`.
     pub const KEYSPACE: EntryKind = EntryKind(2);
+    /// A change of who the members of the replication group are; see `docs/format/entry.md`.
+    pub const MEMBERSHIP: EntryKind = EntryKind(3);
+    /// Opens a session, or a command that is executed once in its session; see
+    /// `docs/format/entry.md`. Executed by a replica.
+    pub const SESSION: EntryKind = EntryKind(4);
     /// A command of the server.
     pub const COMMAND: EntryKind = EntryKind(16);
 }
@@ -44,12 +52,15 @@ pub struct EntryHeader {
     pub time_ms: u64,
     /// Randomness for the command, drawn by the leader.
     pub seed: u64,
+    /// The reign in which a leader proposed the entry; 0 in a store that is not replicated. With the
+    /// entry's index it tells a proposer whether this entry is the one it proposed.
+    pub term: u64,
 }
 
 impl EntryHeader {
     /// A header of this kind with all else 0.
     pub fn of_kind(kind: EntryKind) -> Self {
-        Self { kind, database: 0, slot: 0, time_ms: 0, seed: 0 }
+        Self { kind, database: 0, slot: 0, time_ms: 0, seed: 0, term: 0 }
     }
 
     /// The bytes that precede the command.
@@ -60,8 +71,34 @@ impl EntryHeader {
         bytes[4..6].copy_from_slice(&self.slot.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.time_ms.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.seed.to_le_bytes());
+        bytes[TERM_OFFSET..].copy_from_slice(&self.term.to_le_bytes());
         bytes
     }
+
+    /// Fills in the term of an encoded entry: only the leader that proposes it knows the term.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if the payload is shorter than a header.
+    pub fn stamp_term(payload: &mut [u8], term: u64) -> Result<()> {
+        let len = payload.len();
+        let Some(bytes) = payload.get_mut(TERM_OFFSET..ENTRY_HEADER_LEN) else {
+            let reason = format!("{len} bytes where {ENTRY_HEADER_LEN} belong");
+            return Err(Error::Malformed { what: "entry", offset: 0, reason });
+        };
+        bytes.copy_from_slice(&term.to_le_bytes());
+        Ok(())
+    }
+}
+
+/// Why a committed entry is not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skipped {
+    /// It is a retry of a request that was executed.
+    Repeated,
+    /// Its session is not open (any more), or the request is too old for the session to know whether
+    /// it was executed.
+    Expired,
 }
 
 /// A committed entry.
@@ -104,8 +141,25 @@ impl<'a> Entry<'a> {
             slot: u16_at(4),
             time_ms: u64_at(8),
             seed: u64_at(16),
+            term: u64_at(TERM_OFFSET),
         };
         Ok(Entry { index, header, command })
+    }
+
+    /// Whether the engine can execute the command, for whoever proposes it: an entry that cannot be
+    /// applied stops every replica. Commands of machines are theirs to check.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] says what is wrong.
+    pub fn check(&self) -> Result<()> {
+        match self.header.kind {
+            EntryKind::BATCH => {
+                crate::Batch::decode(self.command).try_for_each(|op| op.map(|_| ()))
+            }
+            EntryKind::KEYSPACE => crate::keyspace_entry::check(self.command),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -123,6 +177,13 @@ pub trait Machine: Send {
     /// Only errors of the store itself (a damaged file, a failing disk). They stop the store: a
     /// command that cannot be executed is not an error but an answer, alike on every replica.
     fn apply(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()>;
+
+    /// An entry of any kind is about to be applied, those that the engine executes itself included;
+    /// it comes before [`apply`](Machine::apply).
+    fn observe(&mut self, _entry: &Entry<'_>) {}
+
+    /// An entry is not executed, alike on every replica; [`apply`](Machine::apply) is not called.
+    fn skipped(&mut self, _entry: &Entry<'_>, _reason: Skipped) {}
 
     /// The store has stopped: entries that were appended and not applied have an unknown outcome.
     fn failed(&mut self, _error: &Error) {}
@@ -159,12 +220,17 @@ mod tests {
             slot: 16383,
             time_ms: 1 << 40,
             seed: u64::MAX,
+            term: 7,
         };
         let mut payload = header.encode().to_vec();
         payload.extend_from_slice(b"SET");
         let entry = Entry::decode(Index(9), &payload).unwrap();
         assert_eq!((entry.header, entry.command), (header, &b"SET"[..]));
-        assert!(Entry::decode(Index(9), &payload[..23]).is_err());
+        assert!(Entry::decode(Index(9), &payload[..31]).is_err());
+        EntryHeader::stamp_term(&mut payload, 8).unwrap();
+        let stamped = Entry::decode(Index(9), &payload).unwrap();
+        assert_eq!(stamped.header, EntryHeader { term: 8, ..header });
+        assert!(EntryHeader::stamp_term(&mut [0; 31], 8).is_err());
         payload[6] = 1;
         assert!(Entry::decode(Index(9), &payload).is_err());
     }

@@ -8,7 +8,7 @@ use strandline_engine::{Changes, KeyspaceId, Read, Result};
 use crate::cache::{Cache, Entry, Found};
 use crate::databases::Databases;
 use crate::key;
-use crate::value::{Stored, encode_string};
+use crate::value::{Stored, string_header};
 
 /// The keyspace of the keys.
 pub const DATA: KeyspaceId = KeyspaceId::DEFAULT;
@@ -25,6 +25,8 @@ pub struct Apply<'a, 'c> {
     pub cache: &'a Cache,
     /// Takes what is written, to be put into the cache when it is visible.
     pub written: &'a mut Vec<Entry>,
+    /// Memory to work in.
+    pub scratch: &'a mut Vec<u8>,
     /// Where the databases are.
     pub databases: &'a mut Databases,
     /// In which database.
@@ -103,10 +105,11 @@ impl Apply<'_, '_> {
         if expire_ms.is_some_and(|expire_ms| expire_ms <= self.time_ms) {
             return self.delete(place);
         }
-        let value = encode_string(payload, expire_ms);
-        self.changes.put(DATA, &place.data_key, &value)?;
+        let header = string_header(expire_ms);
+        self.changes.put_parts(DATA, &place.data_key, [&header, payload])?;
         self.cache.begin_write(&place.data_key);
-        self.written.push(Entry::new(&place.data_key, Some(&value)));
+        let entry = Entry::with_scratch(&place.data_key, Some([&header, payload]), self.scratch);
+        self.written.push(entry);
         let before = place.stored.as_ref().map(Stored::expire_ms);
         if before.is_none() {
             self.databases.get_mut(place.database).keys += 1;

@@ -196,6 +196,11 @@ impl Core {
         self.durable
     }
 
+    /// Bytes that wait to be written.
+    pub(crate) fn pending_size(&self) -> usize {
+        self.pending_size
+    }
+
     /// Whether the header of the active segment is still on its way to the disk.
     pub(crate) fn is_opening(&self) -> bool {
         matches!(self.in_flight.front(), Some(InFlight { what: What::Header, .. }))
@@ -364,7 +369,7 @@ impl Core {
     }
 
     /// Puts a spare to use: the active segment ends, and the write of the new header begins.
-    fn open_segment(&mut self) -> DurableWrite {
+    pub(crate) fn open_segment(&mut self) -> DurableWrite {
         let first = self.ready.front().map_or(self.last.next(), |group| group.first);
         let segment = self.spares.pop().expect("the plan reserved a spare");
         self.incarnation += 1;

@@ -71,6 +71,11 @@ impl Waiters {
         self.settled = self.settled.min(last);
     }
 
+    /// After a reset.
+    pub(crate) fn settle_at(&mut self, last: Lsn) {
+        self.settled = last;
+    }
+
     /// Wakes everybody to look again.
     pub(crate) fn wake_all(&mut self) {
         for (_, waiter) in self.positions.drain(..) {
@@ -135,6 +140,32 @@ impl Shared {
         if let Some(heir) = heir {
             heir.wake();
         }
+    }
+
+    /// See [`Wal::lead_once`](crate::Wal::lead_once).
+    pub(crate) fn lead_once(&self, lsn: Lsn, size_max: usize) -> bool {
+        let mut state = self.lock();
+        state.core.want(lsn);
+        if state.core.in_flight() > 0 || state.core.pending_size() > size_max {
+            let heir = self.heir(&mut state);
+            drop(state);
+            if let Some(heir) = heir {
+                heir.wake();
+            }
+            return false;
+        }
+        while state.core.in_flight() == 0
+            && let Some(write) = state.core.next_write()
+        {
+            if state.core.spares_missing() > 0 || state.core.is_unproven() {
+                state.tell_housekeeper();
+            }
+            drop(state);
+            // A failure is the core's to handle; those who wait learn of it there.
+            let _ = self.perform(write);
+            state = self.lock();
+        }
+        true
     }
 
     /// Submits and reaps until `lsn` is settled; until the log ends if there is none.
@@ -206,6 +237,23 @@ impl Shared {
     /// Waits for the disk and deals with what it completed.
     fn reap(&self) {
         let completions = self.queue.complete();
+        self.take(completions);
+    }
+
+    /// Deals with what the disk has completed, if it has.
+    pub(crate) fn poll(&self) {
+        {
+            let mut state = self.lock();
+            if state.waiters.queued == 0 || state.waiters.reaping {
+                return;
+            }
+            state.waiters.reaping = true;
+        }
+        let completions = self.queue.poll();
+        self.take(completions);
+    }
+
+    fn take(&self, completions: Vec<crate::disk::Completion>) {
         let mut state = self.lock();
         state.waiters.reaping = false;
         for completion in completions {

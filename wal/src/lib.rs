@@ -18,6 +18,7 @@ mod recovery;
 mod retention;
 mod segment;
 mod stats;
+mod stepped;
 mod survey;
 mod verify;
 mod wal;

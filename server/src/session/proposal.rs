@@ -39,6 +39,7 @@ impl Session {
             slot,
             time_ms: self.now_ms,
             seed: self.randomness.draw(),
+            term: 0,
         };
         entry::encode(&mut self.collected.entries, &header, opcode, args.from(1));
         self.collected.ends.push(self.collected.entries.len());

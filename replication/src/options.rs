@@ -1,0 +1,122 @@
+//! A replica's settings.
+
+use strandline_engine::DbOptions;
+
+use crate::{Error, Member, ReplicaId, Result};
+
+/// Settings of a [`Replica`](crate::Replica).
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who this is. Kept on disk when the directory is new, and compared ever after.
+    pub id: ReplicaId,
+    /// The replication group; messages of others are refused. 1.
+    pub group: u64,
+    /// The first members, alike on all of them. Used only when the directory is new; later the
+    /// members stand in the log. Empty for a replica that joins: it waits for a leader to add it.
+    pub members: Vec<Member>,
+    /// After this many ticks, up to twice as many, without a word from a leader a replica stands for
+    /// election. 10.
+    pub election_ticks: u32,
+    /// A leader is heard at least once in so many ticks. 2: several may be lost before an election.
+    pub heartbeat_ticks: u32,
+    /// For election time-outs. Should differ between replicas.
+    pub seed: u64,
+    /// Settings of the store. That entries are committed only when told is set by the replica.
+    pub db: DbOptions,
+    /// How many appends to one peer may be unanswered. 256.
+    pub in_flight_messages_max: u32,
+    /// About how many bytes of entries one message carries. 1 MiB; a larger entry goes alone.
+    pub message_len_max: u32,
+    /// How many bytes of entries may be in the leader's log without being committed; more are refused
+    /// as overloaded. 256 MiB.
+    pub uncommitted_len_max: u64,
+    /// How many bytes of log are kept for members that lag; one that needs more gets a snapshot.
+    /// 1 GiB.
+    pub retention_bytes_max: u64,
+    /// A leader refuses writes while a majority lags by more than so many bytes in applying; none by
+    /// default.
+    pub lag_bytes_max: Option<u64>,
+    /// How many bytes of snapshots are sent per tick. 4 MiB.
+    pub snapshot_bytes_per_tick: u32,
+    /// Whether the directory may be empty although this identity has existed before. Set only by who
+    /// knows that it has not: a new member of a group is given a new identity instead.
+    pub may_create: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            id: ReplicaId(0),
+            group: 1,
+            members: Vec::new(),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            seed: 0,
+            db: DbOptions::default(),
+            in_flight_messages_max: 256,
+            message_len_max: 1 << 20,
+            uncommitted_len_max: 256 << 20,
+            retention_bytes_max: 1 << 30,
+            lag_bytes_max: None,
+            snapshot_bytes_per_tick: 4 << 20,
+            may_create: true,
+        }
+    }
+}
+
+/// The largest number of members: what a quorum costs grows with it.
+const MEMBERS_MAX: usize = 32;
+
+impl Options {
+    /// Whether these settings can work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`] names the first that cannot.
+    pub fn validate(&self) -> Result<()> {
+        let mut ids: Vec<u64> = self.members.iter().map(|member| member.id.0).collect();
+        ids.sort_unstable();
+        let distinct = ids.windows(2).all(|pair| pair[0] != pair[1]);
+        let checks = [
+            (self.id.0 > 0, "id is not 0"),
+            (ids.iter().all(|id| *id > 0), "the id of a member is not 0"),
+            (distinct, "each member is named once"),
+            (ids.len() <= MEMBERS_MAX, "members are 32 at most"),
+            (self.heartbeat_ticks >= 1, "heartbeat_ticks is 1 or more"),
+            (self.election_ticks > self.heartbeat_ticks, "election_ticks is over heartbeat_ticks"),
+            (self.election_ticks <= 1 << 20, "election_ticks is 2^20 or less"),
+            (self.in_flight_messages_max >= 1, "in_flight_messages_max is 1 or more"),
+            (self.message_len_max >= 1, "message_len_max is 1 byte or more"),
+            (
+                self.uncommitted_len_max >= u64::from(self.message_len_max),
+                "uncommitted_len_max is message_len_max or more",
+            ),
+            (self.snapshot_bytes_per_tick >= 1, "snapshot_bytes_per_tick is 1 byte or more"),
+        ];
+        match checks.iter().find(|(is_fine, _)| !is_fine) {
+            Some((_, reason)) => Err(Error::InvalidOption { reason: (*reason).to_owned() }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemberRole;
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        let member = |id| Member { id: ReplicaId(id), role: MemberRole::Voter };
+        let fine = Options {
+            id: ReplicaId(1),
+            members: vec![member(1), member(2), member(3)],
+            ..Options::default()
+        };
+        fine.validate().unwrap();
+        let twice = Options { members: vec![member(1), member(1)], ..fine.clone() };
+        assert!(twice.validate().unwrap_err().to_string().contains("once"));
+        assert!(Options { id: ReplicaId(0), ..fine.clone() }.validate().is_err());
+        assert!(Options { heartbeat_ticks: 10, ..fine }.validate().is_err());
+    }
+}

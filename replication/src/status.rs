@@ -1,0 +1,126 @@
+//! What a replica shows of itself.
+
+use crate::consensus::Progress;
+use crate::{Doubt, Index, MemberRole, Membership, Replica, ReplicaId, Term};
+
+/// What a replica does in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Takes entries from a leader, and votes.
+    Follower,
+    /// Asks whether an election could be won, without disturbing anybody.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Takes proposals.
+    Leader,
+    /// Takes entries and does not vote.
+    Learner,
+}
+
+/// A replica at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who it is.
+    pub id: ReplicaId,
+    /// What it does.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Who leads, as far as it knows.
+    pub leader: Option<ReplicaId>,
+    /// Durable on a majority.
+    pub committed: Index,
+    /// Durable on all voters, as far as a leader knows; elsewhere 0.
+    pub everywhere: Index,
+    /// Applied here.
+    pub applied: Index,
+    /// The last entry of its log.
+    pub last: Index,
+    /// Everything up to here is durable here.
+    pub durable: Index,
+    /// The first entry that its log still holds.
+    pub first: Index,
+    /// What it cannot be sure of: it does not vote until it has caught up.
+    pub doubt: Doubt,
+    /// Who belongs to the group, as of the last applied entry.
+    pub membership: Membership,
+    /// What a leader knows of the others; elsewhere empty.
+    pub peers: Vec<PeerStatus>,
+    /// Bytes received and bytes in all of the snapshot that is being received.
+    pub receiving: Option<(u64, u64)>,
+}
+
+/// One peer as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who it is.
+    pub id: ReplicaId,
+    /// As what it belongs to the group.
+    pub role: MemberRole,
+    /// How it is fed.
+    pub state: PeerState,
+    /// Everything up to here is known to be durable there.
+    pub matched: Index,
+    /// How many entries it lacks.
+    pub lag_entries: u64,
+    /// How many bytes of entries it lacks, counted since this leader was elected.
+    pub lag_bytes: u64,
+    /// How long it has been lacking entries, in ticks.
+    pub lag_ticks: u64,
+    /// Whether it has answered within the last election time.
+    pub is_active: bool,
+    /// Bytes sent and bytes in all of the snapshot that it is being sent.
+    pub sending: Option<(u64, u64)>,
+}
+
+/// How a leader feeds a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerState {
+    /// One append at a time, to find where the logs agree.
+    Probing,
+    /// Many appends at a time.
+    Replicating,
+    /// A snapshot, because the log does not go back so far any more.
+    Snapshotting,
+}
+
+impl Replica {
+    /// What the replica is, knows and lacks.
+    pub fn status(&self) -> Status {
+        let consensus = &self.consensus;
+        let log = consensus.log();
+        let membership = self.shared.lock().membership.clone();
+        let last = log.last();
+        let is_leader = consensus.is_leader();
+        let peer = |peer: Progress| PeerStatus {
+            id: peer.id,
+            role: membership.get(peer.id).map_or(MemberRole::Voter, |member| member.role),
+            state: peer.state,
+            matched: Index(peer.matched),
+            lag_entries: last.saturating_sub(peer.matched),
+            lag_bytes: log.bytes_after(peer.matched),
+            lag_ticks: self.watermarks.lag_ticks(peer.id),
+            is_active: peer.is_active,
+            sending: None,
+        };
+        let others = consensus.progress().into_iter();
+        let others = others.filter(|peer| is_leader && peer.id != self.options.id);
+        Status {
+            id: self.options.id,
+            role: consensus.role(),
+            term: consensus.term(),
+            leader: consensus.leader(),
+            committed: consensus.committed(),
+            everywhere: if is_leader { self.watermarks.everywhere() } else { Index(0) },
+            applied: self.db().applied(),
+            last: Index(last),
+            durable: Index(log.durable()),
+            first: Index(log.first()),
+            doubt: self.hard.get().doubt,
+            peers: others.map(peer).collect(),
+            receiving: None,
+            membership,
+        }
+    }
+}
