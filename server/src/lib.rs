@@ -19,6 +19,7 @@ pub mod cache;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod databases;

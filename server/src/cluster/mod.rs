@@ -1,0 +1,16 @@
+//! A node as one of several: who the others are, and the links to them.
+//!
+//! [`nodes`] is the list that every node is started with. [`peers`] keeps a link to each of the others
+//! and carries frames: messages of the replica, and requests that another node must answer. [`link`]
+//! is one such connection: who is at the other end, and that nobody changed what it says. [`secret`]
+//! is what they prove to each other.
+
+pub mod link;
+pub mod nodes;
+pub mod peers;
+pub mod secret;
+
+pub use link::Frame;
+pub use nodes::{Node, Nodes};
+pub use peers::{Inbox, Peers, Security};
+pub use secret::Secret;
