@@ -18,6 +18,8 @@
 mod error;
 mod frame;
 mod handshake;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
