@@ -45,8 +45,15 @@ pub(crate) struct Compacting {
     job: Option<Compaction>,
     /// The version in which nothing was found to do.
     idle_at: Option<u64>,
-    /// The damage that ended compaction.
-    damage: Option<String>,
+}
+
+impl Compacting {
+    /// Gives up the job under way: what it merges is going.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(job) = self.job.take() {
+            job.abandon();
+        }
+    }
 }
 
 impl Engine {
@@ -154,8 +161,8 @@ impl Engine {
                 job.abandon();
             }
             if let Error::Wal(strandline_wal::Error::Corruption { .. }) = error {
-                compacting.damage = Some(error.to_string());
-                self.is_compaction_stuck.store(true, Ordering::Relaxed);
+                // It is met once: compaction rests from here on.
+                let _ = self.compaction_damage.set(error.to_string());
             }
         }
         if worked? == Worked::Done {
@@ -176,7 +183,7 @@ impl Engine {
         }
         let state = self.state();
         let version = &state.version;
-        if compacting.damage.is_some() || compacting.idle_at == Some(version.number) {
+        if self.compaction_damage.get().is_some() || compacting.idle_at == Some(version.number) {
             return Ok(Worked::Idle);
         }
         let Some(task) = pick(&version.shape(), &version.keyspaces, &self.options) else {
@@ -227,7 +234,7 @@ impl Engine {
 
     /// Makes an edit durable and then visible. `tables` are the new files among those it adds; if
     /// this fails they must not be removed at once, see [`crate::manifest`].
-    fn install(
+    pub(crate) fn install(
         &self,
         mut edit: Edit,
         tables: &[TableMeta],
@@ -241,6 +248,7 @@ impl Engine {
             manifest.append(&edit)?;
             Ok(opened)
         });
+        self.manifest_number.store(manifest.number(), Ordering::Relaxed);
         let opened = match appended {
             Ok(opened) => opened,
             Err(error) => {
@@ -300,11 +308,5 @@ impl Engine {
             }
         }
         Worked::Done
-    }
-
-    /// The damage that ended compaction, if any.
-    pub(crate) fn compaction_error(&self) -> Option<String> {
-        let compacting = self.compacting.lock();
-        compacting.expect("a compaction that panicked is not followed").damage.clone()
     }
 }
