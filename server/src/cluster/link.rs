@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The node that dialled sends, the other one takes; there is a second connection for the other
-//! way. Both say every [`BEAT_EVERY`] that they live, and an end that hears nothing for [`IDLE_MAX`]
-//! gives the connection up: that finds an end that is gone without a word, and one that does not read.
+//! way. Both say every [`BEAT_EVERY`] that they live, and an end that hears nothing for
+//! [`SILENT_BEATS_MAX`] of them gives the connection up: that finds an end that is gone without a word,
+//! and one that does not read.
 //!
 //! Before the other end has proven who it is, it can make this one read 112 bytes and keep nothing. After
 //! that, memory is taken for bytes that have come, not for bytes that are announced.
@@ -18,6 +19,8 @@
 mod error;
 mod frame;
 mod handshake;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -38,8 +41,9 @@ use crate::cluster::peers::Outgoing;
 
 /// How often an end with nothing to say says that it lives.
 pub const BEAT_EVERY: Duration = Duration::from_secs(1);
-/// After how long of silence the other end is given up: several beats may be late.
-pub const IDLE_MAX: Duration = Duration::from_secs(5);
+/// After how many beats of silence the other end is given up. Counted one by one, so that a pause of
+/// this process, in which it could hear nothing, counts as one.
+pub const SILENT_BEATS_MAX: u32 = 5;
 /// How long each wait of a handshake may take: a round trip, and a machine that has more to do.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// Bodies up to this length are copied next to each other, to leave in one write.
@@ -263,12 +267,19 @@ async fn receive(
 ) -> Result<Infallible> {
     let mut buffer = Vec::new();
     let mut number = 0;
+    let mut silent_beats = 0;
     loop {
         // Grows by doubling: at the most twice what has come.
         buffer.reserve(READ_LEN);
-        let read = timeout(IDLE_MAX, reader.read_buf(&mut buffer)).await;
-        if read.map_err(|_| Error::Idle)?.map_err(io_error("receive frames"))? == 0 {
-            return Err(Error::Closed { operation: "receive frames" });
+        match timeout(BEAT_EVERY, reader.read_buf(&mut buffer)).await {
+            Err(_) if silent_beats + 1 < SILENT_BEATS_MAX => {
+                silent_beats += 1;
+                continue;
+            }
+            Err(_) => return Err(Error::Idle),
+            Ok(Err(source)) => return Err(io_error("receive frames")(source)),
+            Ok(Ok(0)) => return Err(Error::Closed { operation: "receive frames" }),
+            Ok(Ok(_)) => silent_beats = 0,
         }
         let mut at = 0;
         while let Some(opened) = opener.open(&buffer[at..])? {
