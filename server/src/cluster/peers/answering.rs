@@ -92,3 +92,56 @@ pub(super) async fn answer(
     callers.forget(number);
     shared.complaints.tell(About::From(caller), &error);
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Calls that end only when they are ended.
+    fn call(callers: &Callers) -> (u64, JoinHandle<()>) {
+        let number = callers.number();
+        let task = tokio::spawn(std::future::pending());
+        callers.admit(number, task.abort_handle());
+        (number, task)
+    }
+
+    fn in_runtime(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn who_has_waited_longest_makes_room() {
+        in_runtime(async {
+            let callers = Callers::default();
+            let mut calls: Vec<_> = (0..=UNPROVEN_MAX).map(|_| call(&callers)).collect();
+            let (_, first) = calls.remove(0);
+            assert!(first.await.unwrap_err().is_cancelled());
+            assert_eq!(callers.lock().unproven.len(), UNPROVEN_MAX);
+            // Who has proven himself, or has gone, takes no place any more.
+            callers.prove(calls[0].0, ReplicaId(1));
+            callers.forget(calls[1].0);
+            let more = [call(&callers), call(&callers)];
+            tokio::task::yield_now().await;
+            assert!(calls.iter().chain(&more).all(|(_, task)| !task.is_finished()));
+        });
+    }
+
+    #[test]
+    fn of_two_links_from_one_node_the_newer_stays() {
+        in_runtime(async {
+            let callers = Callers::default();
+            let [(older, older_task), (newer, newer_task), (other, other_task)] =
+                std::array::from_fn(|_| call(&callers));
+            callers.prove(older, ReplicaId(1));
+            callers.prove(other, ReplicaId(2));
+            callers.prove(newer, ReplicaId(1));
+            assert!(older_task.await.unwrap_err().is_cancelled());
+            // What is left of the older must not forget the newer.
+            callers.forget(older);
+            assert_eq!(callers.lock().proven.len(), 2);
+            assert!(!newer_task.is_finished() && !other_task.is_finished());
+        });
+    }
+}
