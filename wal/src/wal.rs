@@ -288,7 +288,8 @@ impl Wal {
     }
 
     /// Drops the records after `last` (a conflicting suffix), once everything appended is durable.
-    /// Positions after `last` are given anew. Readers must not have passed `last`.
+    /// Positions after `last` are given anew. Readers must not have passed `last`. Until the first
+    /// append after this is durable, opening the log again may bring the dropped records back.
     ///
     /// # Errors
     ///
