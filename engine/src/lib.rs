@@ -3,12 +3,16 @@
 mod background;
 mod batch;
 mod changes;
+mod checkpoint;
 mod commit;
 mod compaction;
 mod db;
 mod engine;
 mod error;
 mod flush;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod iter;
 mod key;
 mod keyspace;
@@ -31,6 +35,7 @@ mod tests;
 
 pub use batch::{Batch, Op};
 pub use changes::Changes;
+pub use checkpoint::{Adoption, Checkpoint, CheckpointFile};
 pub use compaction::pacing::PRESSURE_MAX;
 pub use db::{Commit, Db, DbOptions, Durability, group_dir, log_dir, state_dir};
 pub use engine::Engine;

@@ -15,15 +15,19 @@
 mod store;
 mod wire;
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState, Message as Raw, MessageType};
-use raft::{Config, ProgressState, RaftState, RawNode, StateRole};
+use raft::{Config, ProgressState, RaftState, RawNode, SnapshotStatus, StateRole};
 use strandline_engine::Index;
+use strandline_wal::canary;
 
-use self::store::{Store, conf_change, conf_state};
+use self::store::{Store, conf_change, conf_state, snapshot};
 use self::wire::made_entry;
 use crate::log::Log;
 use crate::message::Message;
+use crate::snapshot::Point;
 use crate::{
     Error, Membership, MembershipChange, Options, PeerState, ReplicaId, Result, Role, Term,
 };
@@ -41,6 +45,8 @@ pub(crate) struct Ready {
     pub(crate) entries: Vec<Bytes>,
     /// Whether messages may go before the entries are durable.
     pub(crate) sends_now: bool,
+    /// A snapshot, complete here, that is to become the state.
+    pub(crate) snapshot: Option<Index>,
     /// Everything up to here is committed and may be applied.
     pub(crate) committed: Option<Index>,
     /// Reads that a quorum has confirmed: their contexts, and up to where to apply first.
@@ -115,8 +121,12 @@ impl Consensus {
         let start = RaftState::new(hard_state, conf_state(membership));
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let last = log.last();
-        let node = RawNode::new(&config, Store { log, last, start }, &logger)
-            .map_err(|error| Error::InvalidOption { reason: error.to_string() })?;
+        let node = RawNode::new(
+            &config,
+            Store { log, last, start, point: None, wanted: Cell::default() },
+            &logger,
+        )
+        .map_err(|error| Error::InvalidOption { reason: error.to_string() })?;
         let election_ticks = u64::from(options.election_ticks);
         let mut consensus = Self { node, id: options.id.0, seed: options.seed, election_ticks };
         consensus.settle();
@@ -125,10 +135,39 @@ impl Consensus {
 
     /// After every call into the crate: replaces the election time-out it has drawn.
     fn settle(&mut self) {
+        self.sing();
         let raft = &mut self.node.raft;
         let more = draw(self.seed, raft.term, raft.state) % self.election_ticks;
         let ticks = usize::try_from(self.election_ticks + more).expect("ticks are bounded");
         raft.set_randomized_election_timeout(ticks);
+    }
+
+    /// The canaries that the crate itself has no place for.
+    fn sing(&mut self) {
+        let raft = &mut self.node.raft;
+        if canary::is_on(canary::OLD_TERM_COMMITTED_BY_COUNTING) && raft.state == StateRole::Leader
+        {
+            let counted = raft.mut_prs().maximal_committed_index().0;
+            let last = raft.raft_log.last_index();
+            raft.raft_log.commit_to(counted.min(last));
+        }
+        let is_candidate = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
+        let is_persisted = raft.raft_log.persisted == raft.raft_log.last_index();
+        if canary::is_on(canary::ELECTION_BY_HALF) && is_candidate && is_persisted {
+            let (granted, _, _) = raft.prs().tally_votes();
+            let voters: Vec<u64> = raft.prs().conf().voters().ids().iter().collect();
+            if 2 * granted + 1 >= voters.len() {
+                voters.into_iter().for_each(|id| raft.mut_prs().record_vote(id, true));
+                let is_pre = raft.state == StateRole::PreCandidate;
+                let term = raft.term + u64::from(is_pre);
+                let mut raw = Raw { from: self.id, to: self.id, term, ..Raw::default() };
+                raw.set_msg_type(match is_pre {
+                    true => MessageType::MsgRequestPreVoteResponse,
+                    false => MessageType::MsgRequestVoteResponse,
+                });
+                let _ = raft.step(raw);
+            }
+        }
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -228,6 +267,28 @@ impl Consensus {
         self.settle();
     }
 
+    /// Takes up a term that this replica may have promised, and gives no vote in it.
+    pub(crate) fn adopt(&mut self, term: Term) {
+        let raft = &mut self.node.raft;
+        if raft.term < term.0 {
+            raft.become_follower(term.0, 0);
+        }
+        if raft.term == term.0 && raft.vote == 0 {
+            raft.vote = self.id;
+        }
+        self.settle();
+    }
+
+    /// A peer's log ends there: what this leader knew of it beyond that is no longer so.
+    pub(crate) fn forget_beyond(&mut self, id: ReplicaId, last: u64) {
+        if let Some(progress) = self.node.raft.mut_prs().get_mut(id.0)
+            && progress.matched > last
+        {
+            progress.matched = last;
+            progress.become_probe();
+        }
+    }
+
     /// Gives the leadership up, because this replica is a member no more.
     pub(crate) fn step_down(&mut self) {
         let term = self.node.raft.term;
@@ -243,7 +304,12 @@ impl Consensus {
 
     /// Takes a message that was validated.
     pub(crate) fn receive(&mut self, from: ReplicaId, message: Message) -> Result<()> {
-        let Some(raw) = self.decode(from, message) else { return Ok(()) };
+        let Some(mut raw) = self.decode(from, message) else { return Ok(()) };
+        if canary::is_on(canary::PREVIOUS_TERM_NOT_CHECKED)
+            && raw.get_msg_type() == MessageType::MsgAppend
+        {
+            raw.log_term = self.log().term(raw.index).unwrap_or(raw.log_term);
+        }
         let result = self.node.step(raw);
         self.settle();
         match result {
@@ -300,7 +366,9 @@ impl Consensus {
         let reads = inner.take_read_states().into_iter().map(read).collect();
         let sends_now = inner.persisted_messages().is_empty();
         let number = inner.number();
-        Some(Ready { inner, number, hard, first, entries, sends_now, committed, reads })
+        let snapshot = inner.snapshot().get_metadata().index;
+        let snapshot = (snapshot > 0).then_some(Index(snapshot));
+        Some(Ready { inner, number, hard, first, entries, sends_now, snapshot, committed, reads })
     }
 
     /// The hard state is saved and the entries stand in the log, durable or not: the rest of the
@@ -322,6 +390,37 @@ impl Consensus {
         self.settle();
     }
 
+    /// A snapshot is complete here. The consensus takes it, or has no use for it any more.
+    pub(crate) fn snapshot(&mut self, from: ReplicaId, point: &Point) -> Result<()> {
+        let mut raw = Raw { from: from.0, to: self.id, term: self.term().0, ..Raw::default() };
+        raw.set_msg_type(MessageType::MsgSnapshot);
+        raw.set_snapshot(snapshot(point));
+        let result = self.node.step(raw);
+        self.settle();
+        result.map_err(|error| broken(&error))
+    }
+
+    /// A peer has installed a snapshot, or has not.
+    pub(crate) fn report_snapshot(&mut self, id: ReplicaId, installed: bool) {
+        let status = if installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(id.0, status);
+        self.settle();
+    }
+
+    /// The peer that wants a snapshot newer than the one that is known.
+    pub(crate) fn take_wanted(&self) -> Option<ReplicaId> {
+        self.node.store().wanted.take()
+    }
+
+    pub(crate) fn set_point(&mut self, point: Point) {
+        self.node.mut_store().point = Some(point);
+    }
+
+    /// Up to where the consensus knows that entries are applied.
+    pub(crate) fn applied_index(&self) -> Index {
+        Index(self.node.raft.raft_log.applied())
+    }
+
     /// Everything up to this index is applied.
     pub(crate) fn applied(&mut self, index: Index) {
         self.node.mut_store().log.applied(index.0);
@@ -331,6 +430,12 @@ impl Consensus {
 
     /// An entry that changes the membership was applied.
     pub(crate) fn change(&mut self, changes: &[MembershipChange]) -> Result<()> {
+        if canary::is_on(canary::JOINT_QUORUM_AS_ONE_MAJORITY) {
+            for change in changes {
+                let _ = self.node.apply_conf_change(&conf_change(std::slice::from_ref(change)));
+            }
+            return Ok(());
+        }
         let changed = self.node.apply_conf_change(&conf_change(changes));
         self.settle();
         // Whoever proposes a change makes sure that it can be made: it is alike on all replicas.

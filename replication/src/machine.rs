@@ -57,8 +57,8 @@ impl Replicated {
         bytes
     }
 
-    /// Takes up a state; returns what follows it.
-    fn decode<'a>(&mut self, state: &'a [u8]) -> crate::Result<&'a [u8]> {
+    /// Decodes a state; returns it and what follows it.
+    pub(crate) fn decode(state: &[u8]) -> crate::Result<(Self, &[u8])> {
         let refused = |reason: &str| crate::Error::Message { offset: 0, reason: reason.into() };
         let Some(([version, is_founded], rest)) = state.split_first_chunk::<2>() else {
             return Err(refused("a replicated state ends too early"));
@@ -69,14 +69,14 @@ impl Replicated {
         let (terms, rest) = Terms::decode(rest)?;
         let (membership, rest) = Membership::decode(rest)?;
         let (sessions, rest) = Sessions::decode(rest)?;
-        *self = Replicated {
+        let replicated = Replicated {
             terms,
             membership,
             sessions,
             is_founded: *is_founded == 1,
             applied_changes: Vec::new(),
         };
-        Ok(rest)
+        Ok((replicated, rest))
     }
 
     fn change_membership(&mut self, entry: MembershipEntry) {
@@ -161,8 +161,7 @@ impl Machine for ReplicatedMachine {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<()> {
-        let mut replicated = Replicated::default();
-        let inner = replicated.decode(state).map_err(|error| Error::Malformed {
+        let (replicated, inner) = Replicated::decode(state).map_err(|error| Error::Malformed {
             what: "machine state",
             offset: 0,
             reason: format!("{error}: this directory is not a replica's"),

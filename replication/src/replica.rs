@@ -12,24 +12,23 @@
 //! until then the consensus is told of nothing but time that passes without it.
 
 use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use strandline_engine::{Commit, Db, Index, Machine, group_dir};
-use strandline_wal::disk::Disk;
+use strandline_engine::{Db, Index};
+use strandline_wal::canary;
 
 use crate::consensus::{Consensus, Ready};
 use crate::hard_state::{HardState, HardStateFile};
-use crate::log::{Appended, Log};
-use crate::machine::{ReplicatedMachine, Shared};
+use crate::log::Appended;
+use crate::machine::Shared;
 use crate::message::{Body, Message};
 use crate::read::Reads;
+use crate::rejoin::{ProbeAnswer, Rejoin};
+use crate::snapshot::receive::Receiver;
+use crate::snapshot::send::Sender;
 use crate::validate::{Facts, Refusals, validate};
 use crate::watermark::Watermarks;
-use crate::{
-    Doubt, Envelope, Error, Event, Membership, Options, Outcome, Output, ReplicaId, Result, Term,
-};
+use crate::{Envelope, Error, Event, Options, Outcome, Output, ReplicaId, Result, Term};
 
 /// A replica of a store, stepped by its driver.
 pub struct Replica {
@@ -40,20 +39,25 @@ pub struct Replica {
     pub(crate) reads: Reads,
     pub(crate) watermarks: Watermarks,
     pub(crate) refusals: Refusals,
+    pub(crate) rejoin: Rejoin,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
     /// A `Ready` that the log could not take yet.
     pub(crate) stalled: Option<Ready>,
     /// Those that were taken and are not durable, oldest first.
-    unpersisted: VecDeque<Unpersisted>,
+    pub(crate) unpersisted: VecDeque<Unpersisted>,
     /// Everything up to here may be applied.
-    committed: Index,
+    pub(crate) committed: Index,
     /// In which term this leader has proposed the first members.
-    founded_in: Term,
+    pub(crate) founded_in: Term,
+    /// What a canary saves too late.
+    pub(crate) unsaved: Option<HardState>,
     /// The first error; the replica takes no more events then.
-    failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// What waits for the log.
-struct Unpersisted {
+pub(crate) struct Unpersisted {
     number: u64,
     /// The last entry that has to be durable.
     last: u64,
@@ -61,50 +65,6 @@ struct Unpersisted {
 }
 
 impl Replica {
-    /// Opens the replica in `dir`, or creates it.
-    ///
-    /// # Errors
-    ///
-    /// If the directory is in use, damaged, or another replica's; [`Error::InvalidOption`].
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        mut options: Options,
-        machine: Box<dyn Machine>,
-    ) -> Result<Replica> {
-        options.validate()?;
-        options.db.commit = Commit::WhenTold;
-        let group_dir = group_dir(dir);
-        disk.create_dir_all(&group_dir)?;
-        let hard = HardStateFile::open(&*disk, &group_dir)?;
-        let shared = Shared::default();
-        shared.lock().membership = Membership::new(&options.members);
-        let machine = ReplicatedMachine::new(machine, shared.clone());
-        let has_threads = options.db.background;
-        let db = Db::open_with(disk.clone(), dir, options.db.clone(), Box::new(machine))?;
-        let hard = open_hard_state(&*disk, &group_dir, hard, &db, &options)?;
-        let terms = shared.lock().terms.clone();
-        let log = Log::open(db, terms, has_threads)?;
-        let state = hard.get();
-        let membership = shared.lock().membership.clone();
-        let committed = log.db().applied();
-        let consensus = Consensus::open(&options, log, (state.term, state.vote), &membership)?;
-        Ok(Self {
-            reads: Reads::new(options.id, state.openings),
-            watermarks: Watermarks::new(committed),
-            refusals: Refusals::default(),
-            consensus,
-            hard,
-            shared,
-            options,
-            stalled: None,
-            unpersisted: VecDeque::new(),
-            committed,
-            founded_in: Term(0),
-            failure: None,
-        })
-    }
-
     /// Takes one event, and adds to `output` what follows from it.
     ///
     /// # Errors
@@ -115,6 +75,9 @@ impl Replica {
         if let Some(reason) = &self.failure {
             self.refuse_stopped(&event, output);
             return Err(Error::Stopped { reason: reason.clone() });
+        }
+        if let Some(state) = self.unsaved.take() {
+            self.hard.save(state)?;
         }
         let taken = self.take(event, output).and_then(|refused| {
             self.advance(output)?;
@@ -131,8 +94,12 @@ impl Replica {
     /// Takes an event; an error in the answer is a peer's fault, and does not stop the replica.
     fn take(&mut self, event: Event, output: &mut Output) -> Result<Option<Error>> {
         match event {
-            Event::Tick => self.tick(),
-            Event::Received(envelope) => return self.receive(envelope),
+            Event::Tick => {
+                self.tick();
+                self.rejoin_tick(output);
+                self.snapshot_tick(output)?;
+            }
+            Event::Received(envelope) => return self.receive(envelope, output),
             Event::Propose { token, entries, session } => {
                 self.propose(token, entries, session, output)?;
             }
@@ -178,7 +145,7 @@ impl Replica {
         self.stalled.is_none() && !waits
     }
 
-    fn receive(&mut self, envelope: Envelope) -> Result<Option<Error>> {
+    fn receive(&mut self, envelope: Envelope, output: &mut Output) -> Result<Option<Error>> {
         let facts = Facts {
             id: self.options.id,
             group: self.options.group,
@@ -189,20 +156,57 @@ impl Replica {
         };
         if let Err(error) = validate(&envelope, &facts) {
             self.refusals.count(envelope.from);
+            if matches!(envelope.message.body, Body::Heartbeat { .. }) {
+                // A leader that believes too much of this log is told where it ends.
+                self.probe(envelope.from, output);
+            }
             return Ok(Some(error));
         }
         // While the log takes nothing, a message is as good as lost.
-        if self.stalled.is_none() {
-            self.consensus.receive(envelope.from, envelope.message)?;
+        if self.stalled.is_some() {
+            return Ok(None);
         }
-        Ok(None)
+        let Message { term, body } = envelope.message;
+        let taken = match body {
+            Body::Snapshot(body) => self.snapshot_message(envelope.from, term, body, output),
+            Body::Probe { nonce, last } => {
+                self.probed(envelope.from, nonce, last, output);
+                Ok(())
+            }
+            Body::ProbeAnswer {
+                nonce,
+                last,
+                voters,
+                is_leader,
+                is_unanimous,
+                is_sure,
+                you_vote,
+            } => {
+                let answer =
+                    ProbeAnswer { nonce, last, voters, is_leader, is_unanimous, is_sure, you_vote };
+                self.probe_answered(envelope.from, term, answer)
+            }
+            Body::VoteAnswer { kind, granted: true, in_doubt, .. } => {
+                let message = Message { term, body };
+                let votes = self.count_vote(envelope.from, kind, message, in_doubt);
+                votes.into_iter().try_for_each(|(from, vote)| self.consensus.receive(from, vote))
+            }
+            body => self.consensus.receive(envelope.from, Message { term, body }),
+        };
+        match taken {
+            Err(error @ Error::Message { .. }) => {
+                self.refusals.count(envelope.from);
+                Ok(Some(error))
+            }
+            other => other.map(|()| None),
+        }
     }
 
     /// Does what follows, until nothing does.
     fn advance(&mut self, output: &mut Output) -> Result<()> {
         loop {
             self.consensus.log().drive()?;
-            self.settle(output);
+            self.settle(output)?;
             let ready = self.stalled.take().or_else(|| self.consensus.next());
             if let Some(ready) = ready {
                 self.stalled = self.handle(ready, output)?;
@@ -220,7 +224,7 @@ impl Replica {
     }
 
     /// Reports what has become durable, and sends what waited for it.
-    fn settle(&mut self, output: &mut Output) {
+    fn settle(&mut self, output: &mut Output) -> Result<()> {
         let durable = self.consensus.log().durable();
         let mut number = None;
         while let Some(oldest) = self.unpersisted.front()
@@ -228,43 +232,76 @@ impl Replica {
         {
             let settled = self.unpersisted.pop_front().expect("it was there just above");
             number = Some(settled.number);
-            self.send(settled.messages, output);
+            self.send(settled.messages, output)?;
         }
         if let Some(number) = number {
             self.consensus.persisted(number);
+            // A snapshot was applied before it was reported.
+            let applied = self.db().applied();
+            if self.consensus.applied_index() < applied {
+                self.consensus.applied(applied);
+            }
         }
+        Ok(())
     }
 
     /// Handles one `Ready`; gives it back if the log cannot take it yet.
     fn handle(&mut self, mut ready: Ready, output: &mut Output) -> Result<Option<Ready>> {
         if let Some((term, vote)) = ready.hard {
-            let saved = self.hard.get();
-            if (saved.term, saved.vote) != (term, vote) {
-                self.hard.save(HardState { term, vote, ..saved })?;
-            }
+            self.save(term, vote)?;
         }
         if !self.append(&mut ready)? {
             return Ok(Some(ready));
         }
+        if let Some(index) = ready.snapshot {
+            self.install_snapshot(index, output)?;
+            self.committed = self.committed.max(index);
+            self.watermarks.applied(index, self.consensus.log(), output);
+        }
         self.committed = self.committed.max(ready.committed.unwrap_or_default());
+        if canary::is_on(canary::APPLIED_BEFORE_COMMITTED) {
+            self.committed = Index(self.consensus.log().last());
+        }
         for (index, context) in std::mem::take(&mut ready.reads) {
             self.reads.confirm(index, &context);
         }
         let (number, sends_now) = (ready.number, ready.sends_now);
         let mut messages = self.consensus.taken(ready);
-        let last = self.consensus.log().last();
+        let mut last = self.consensus.log().last();
+        if canary::is_on(canary::LEADER_COUNTS_UNSYNCED) && self.consensus.is_leader()
+            || canary::is_on(canary::FOLLOWER_ACKNOWLEDGES_UNSYNCED) && !self.consensus.is_leader()
+        {
+            last = 0;
+        }
         if sends_now {
-            self.send(std::mem::take(&mut messages), output);
+            self.send(std::mem::take(&mut messages), output)?;
         } else {
             // That a leader was heard is true before its entries are durable.
             let is_answer =
                 |(_, message): &(_, Message)| matches!(message.body, Body::HeartbeatAnswer { .. });
             let (now, later) = messages.into_iter().partition(is_answer);
-            self.send(now, output);
+            self.send(now, output)?;
             messages = later;
         }
         self.unpersisted.push_back(Unpersisted { number, last, messages });
         Ok(None)
+    }
+
+    /// Makes term and vote durable, before anything that rests on them is said.
+    fn save(&mut self, term: Term, vote: ReplicaId) -> Result<()> {
+        let saved = self.hard.get();
+        let mut state = HardState { term, vote, ..saved };
+        if canary::is_on(canary::VOTE_NOT_PERSISTED) {
+            state.vote = ReplicaId(0);
+        }
+        if canary::is_on(canary::TERM_NOT_PERSISTED) {
+            return Ok(());
+        }
+        if canary::is_on(canary::VOTE_ANSWERED_BEFORE_SYNC) {
+            self.unsaved = Some(state);
+            return Ok(());
+        }
+        if state == saved { Ok(()) } else { self.hard.save(state) }
     }
 
     /// Appends the entries of a `Ready`; `false` if the log cannot take them all now.
@@ -273,7 +310,10 @@ impl Replica {
             return Ok(true);
         }
         let log = self.consensus.log_mut();
-        if ready.first <= log.last() {
+        if ready.first <= log.last() && canary::is_on(canary::CONFLICT_NOT_TRUNCATED) {
+            let kept = usize::try_from(log.last() + 1 - ready.first).expect("it is in memory");
+            ready.entries.drain(..kept.min(ready.entries.len()));
+        } else if ready.first <= log.last() {
             if !log.is_idle() {
                 return Ok(false);
             }
@@ -290,17 +330,6 @@ impl Replica {
             }
         }
         Ok(true)
-    }
-
-    pub(crate) fn send(&self, messages: Vec<(ReplicaId, Message)>, output: &mut Output) {
-        let (from, group) = (self.options.id, self.options.group);
-        let envelopes = messages.into_iter();
-        output.messages.extend(envelopes.map(|(to, message)| Envelope {
-            from,
-            to,
-            group,
-            message,
-        }));
     }
 
     /// Applies what is committed; `false` if there was nothing.
@@ -328,7 +357,11 @@ impl Replica {
             self.refuse_reads(leader, output);
         }
         let applied = self.db().applied();
-        for token in self.reads.take_readable(applied) {
+        let enough = match canary::is_on(canary::READ_BEFORE_APPLY) {
+            true => Index(u64::MAX),
+            false => applied,
+        };
+        for token in self.reads.take_readable(enough) {
             output.outcomes.push(Outcome::Readable { token, index: applied });
         }
     }
@@ -338,6 +371,7 @@ impl Replica {
         if self.stalled.is_some() {
             return Ok(false);
         }
+        self.dispel_as_leader()?;
         self.begin_reads();
         let is_founded = self.shared.lock().is_founded;
         let term = self.consensus.term();
@@ -385,43 +419,6 @@ fn first_piece(entries: &[Bytes], len_max: u64) -> usize {
         len <= len_max
     };
     entries.iter().take_while(fits).count().max(1)
-}
-
-/// The hard state of the directory, or a new one where everything is new.
-fn open_hard_state(
-    disk: &dyn Disk,
-    dir: &Path,
-    found: Option<HardStateFile>,
-    db: &Db,
-    options: &Options,
-) -> Result<HardStateFile> {
-    let Some(hard) = found else {
-        let is_empty = db.applied() == Index(0) && db.log().last().0 == 0;
-        if !is_empty || !options.may_create {
-            let reason = match is_empty {
-                false => "it holds a log, and no file says whose".to_owned(),
-                true => format!("it is empty, and replica {} exists", options.id),
-            };
-            return Err(Error::Identity { reason });
-        }
-        let (group, id) = (options.group, options.id);
-        let state = HardState { group, id, openings: 1, ..HardState::default() };
-        return HardStateFile::create(disk, dir, state);
-    };
-    let state = hard.get();
-    if (state.group, state.id) != (options.group, options.id) {
-        let reason = format!(
-            "{} says replica {} of group {}, and this is to be replica {} of group {}",
-            hard.path().display(),
-            state.id,
-            state.group,
-            options.id,
-            options.group
-        );
-        return Err(Error::Identity { reason });
-    }
-    debug_assert!(state.doubt <= Doubt::Everything, "it was decoded");
-    Ok(hard)
 }
 
 impl std::fmt::Debug for Replica {

@@ -206,7 +206,7 @@ impl Table {
     }
 
     /// The bytes of the file.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         (*self.file).as_ref()
     }
 
@@ -288,6 +288,14 @@ impl Table {
         let offset = self.index.extent().offset;
         Damage::new(offset, "the block index as it was opened", "other bytes").of(&self.path)
     }
+}
+
+/// What the table at `path` says of itself, for fuzz targets: they have no manifest.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn meta_of(disk: &Arc<dyn Disk>, path: &Path) -> Result<TableMeta> {
+    let map = disk.map(path)?;
+    let id = decode_header(&map, path)?;
+    Ok(Parts::decode(&map, id).map_err(|damage| damage.of(path))?.meta)
 }
 
 /// All of a table but its blocks, decoded and checked.

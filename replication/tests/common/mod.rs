@@ -23,9 +23,13 @@ pub const DIR: &str = "/store";
 /// What was applied where: index to term and command.
 pub type Applied = Arc<Mutex<BTreeMap<u64, (u64, Vec<u8>)>>>;
 
+/// At which index each command was executed that may be executed once only.
+pub type Once = Arc<Mutex<BTreeMap<Vec<u8>, u64>>>;
+
 /// Sets a key to the index for each command, and writes down what it was given.
 pub struct Recorder {
     pub applied: Applied,
+    pub once: Once,
     pub count: u64,
 }
 
@@ -42,6 +46,11 @@ impl Machine for Recorder {
         changes: &mut Changes<'_>,
     ) -> strandline_engine::Result<()> {
         self.count += 1;
+        if entry.command.starts_with(b"once") {
+            let mut once = self.once.lock().unwrap();
+            let before = *once.entry(entry.command.to_vec()).or_insert(entry.index.0);
+            assert_eq!(before, entry.index.0, "executed twice");
+        }
         let value = [entry.index.0.to_le_bytes(), self.count.to_le_bytes()].concat();
         changes.put(KeyspaceId::DEFAULT, entry.command, &value)
     }
@@ -99,6 +108,8 @@ pub struct Cluster {
     pub reordering: u32,
     /// How likely a durable write ends in a round, in parts of a thousand.
     pub disk_speed: u32,
+    /// The node whose clock and disk are slow; 0 for none.
+    pub slow: u64,
     pub token: u64,
     /// Proposals by token.
     pub proposed: BTreeMap<u64, Vec<Vec<u8>>>,
@@ -116,6 +127,7 @@ pub struct Cluster {
     /// Everything that was ever applied.
     pub history: BTreeMap<u64, (u64, Vec<u8>)>,
     pub digests: BTreeMap<u64, u64>,
+    pub once: Once,
 }
 
 pub fn options(id: u64, members: &[Member], seed: u64) -> Options {
@@ -159,6 +171,7 @@ impl Cluster {
             duplication: 0,
             reordering: 0,
             disk_speed: 1000,
+            slow: 0,
             token: 0,
             proposed: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -169,6 +182,7 @@ impl Cluster {
             leaders: BTreeMap::new(),
             history: BTreeMap::new(),
             digests: BTreeMap::new(),
+            once: Once::default(),
         }
     }
 
@@ -198,11 +212,13 @@ impl Cluster {
 
     /// Starts the process of a node.
     pub fn open(&mut self, id: u64) -> Result<(), Error> {
+        let once = self.once.clone();
         let node = self.node(id);
         assert!(node.replica.is_none());
         node.disk.set_stepped(false);
         node.applied = Applied::default();
-        let machine = Recorder { applied: node.applied.clone(), count: 0 };
+        let applied = node.applied.clone();
+        let machine = Recorder { applied, once, count: 0 };
         let disk = node.disk.mount();
         let opened = Replica::open(disk, Path::new(DIR), node.options.clone(), Box::new(machine));
         node.disk.set_stepped(true);
@@ -293,13 +309,13 @@ impl Cluster {
                 self.note(id);
                 self.acknowledge(id, *index);
             }
-            Outcome::Overwritten { first, end } => {
+            Outcome::Overwritten { first, end, term: lost } => {
                 for taken in self.taken.values().flatten() {
                     let is_here = (first.0..end.0).contains(&taken.index);
                     let stays = self.history.get(&taken.index).is_some_and(|(term, command)| {
                         (*term, command) == (taken.term, &taken.command)
                     });
-                    let mine = self.leaders.get(&taken.term) == Some(&id);
+                    let mine = self.leaders.get(&taken.term) == Some(&id) && taken.term == lost.0;
                     assert!(!(is_here && mine && stays), "{taken:?} was said to be overwritten");
                 }
             }
@@ -409,13 +425,21 @@ impl Cluster {
         }
     }
 
+    /// Delivers the oldest message.
+    pub fn deliver_one(&mut self) {
+        let rest = self.queue.split_off(self.queue.len().min(1));
+        self.deliver();
+        self.queue.extend(rest);
+    }
+
     /// Lets durable writes end.
     pub fn turn_disks(&mut self) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
             let mut ended = false;
             for _ in 0..self.nodes[&id].disk.in_flight().len() {
-                if self.random.chance(self.disk_speed) {
+                let speed = if self.slow == id { self.disk_speed / 10 } else { self.disk_speed };
+                if self.random.chance(speed) {
                     ended |= self.nodes[&id].disk.complete_one().is_some();
                 }
             }
@@ -425,11 +449,14 @@ impl Cluster {
         }
     }
 
-    /// A tick for everybody, and some time for disks and network.
+    /// A tick for everybody whose clock runs, and some time for disks and network.
     pub fn round(&mut self) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
-            self.step(id, Event::Tick);
+            let chance = if self.slow == id { 300 } else { 1000 };
+            if self.random.chance(chance) {
+                self.step(id, Event::Tick);
+            }
             if let Some(replica) = &self.nodes[&id].replica {
                 let _ = replica.db().work();
             }
@@ -454,9 +481,10 @@ impl Cluster {
             }
             self.round();
         }
-        let states: Vec<_> =
-            self.nodes.values().map(|node| (&node.replica, &node.stopped)).collect();
-        panic!("never: {what}\n{states:#?}");
+        for node in self.nodes.values() {
+            println!("{}: {:?} {:?}", node.id, node.replica, node.stopped);
+        }
+        panic!("never: {what}");
     }
 
     /// The leader of the highest term, if it is connected to a majority.
