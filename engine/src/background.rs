@@ -18,6 +18,8 @@ const HELP_FROM: u32 = 600;
 pub(crate) struct Background {
     engine: Arc<Engine>,
     wal: Wal,
+    /// Whether the log is trimmed behind each flush.
+    trims: bool,
     state: Mutex<State>,
     /// Signalled when there may be something to do, or something has been done.
     changed: Condvar,
@@ -55,8 +57,9 @@ impl Drop for Threads {
 }
 
 impl Background {
-    pub(crate) fn new(engine: Arc<Engine>, wal: Wal) -> Arc<Self> {
-        Arc::new(Self { engine, wal, state: Mutex::new(State::default()), changed: Condvar::new() })
+    pub(crate) fn new(engine: Arc<Engine>, wal: Wal, trims: bool) -> Arc<Self> {
+        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        Arc::new(Self { engine, wal, trims, state, changed })
     }
 
     /// Starts one thread that flushes and one that compacts.
@@ -133,7 +136,9 @@ impl Background {
         let worked = self.engine.flush_work(Index(self.wal.durable().0))?;
         let trimmable = self.engine.trimmable();
         if trimmable > before {
-            self.wal.trim(Lsn(trimmable.0));
+            if self.trims {
+                self.wal.trim(Lsn(trimmable.0));
+            }
             // A flush makes work for the compaction.
             self.poke();
         }

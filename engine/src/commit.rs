@@ -5,13 +5,16 @@
 //! the log's own buffers and applies them, before the writers who wait are woken. The same code
 //! replays the unflushed part of the log when a store is opened.
 //!
+//! In a replica an entry is committed when a quorum holds it: [`Commit::WhenTold`](crate::Commit).
+//! Then what is applied, here and at a replay, ends at the limit that the replica has raised.
+//!
 //! An entry written at [`Durability::Memory`](crate::Durability) is committed as soon as everything
 //! before it is: it is applied from the caller's memory, in its turn.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use strandline_wal::{Lsn, Reader, Wal};
+use strandline_wal::{Lsn, Reader, Records, Wal};
 
 use crate::changes::Changes;
 use crate::engine::Engine;
@@ -34,6 +37,10 @@ struct Applier {
     machine: Box<dyn Machine>,
     /// Follows the log's durable end; none until the log is open.
     reader: Option<Reader>,
+    /// Records that were read and lie, in part, beyond the limit.
+    unfinished: Option<Records>,
+    /// Nothing beyond this is applied, durable or not.
+    limit: Index,
     /// Reused for the changes of each entry.
     batch: Batch,
     /// Entries that are committed in memory and wait for their turn.
@@ -47,14 +54,21 @@ struct Applier {
 }
 
 impl Committer {
-    /// Takes up the machine's state at the flushed index.
-    pub(crate) fn new(engine: Arc<Engine>, mut machine: Box<dyn Machine>) -> Result<Self> {
+    /// Takes up the machine's state at the flushed index. Nothing beyond `limit` is applied until it is
+    /// raised.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        mut machine: Box<dyn Machine>,
+        limit: Index,
+    ) -> Result<Self> {
         if engine.flushed() > Index(0) {
             machine.restore(&engine.machine_state())?;
         }
         let applier = Applier {
             machine,
             reader: None,
+            unfinished: None,
+            limit,
             batch: Batch::new(),
             early: BTreeMap::new(),
             waiting: 0,
@@ -92,6 +106,33 @@ impl Committer {
             drop(applier);
             relieve()?;
         }
+    }
+
+    /// Applies entries that are durable, up to `index`, and stops early where the backlog of the
+    /// tables is at its bound. Returns whether a memtable was sealed.
+    pub(crate) fn apply_until(&self, index: Index) -> Result<bool> {
+        let mut applier = self.lock();
+        applier.check()?;
+        applier.limit = applier.limit.max(index);
+        while !self.engine.stalled() {
+            match applier.apply_some(&self.engine) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    let reason = error.to_string();
+                    applier.fail(error);
+                    return Err(Error::Stopped { reason });
+                }
+            }
+        }
+        Ok(std::mem::take(&mut applier.sealed))
+    }
+
+    /// The log has changed behind the applied index: what was read of it there is void.
+    pub(crate) fn follow_anew(&self, wal: &Wal) {
+        let mut applier = self.lock();
+        applier.unfinished = None;
+        applier.reader = Some(wal.reader(Lsn(self.engine.applied().0 + 1)));
     }
 
     /// Applies every entry that has become durable. Returns whether a memtable was sealed.
@@ -168,15 +209,28 @@ impl Committer {
 impl Applier {
     /// Applies the next entries that lie together in the log; `false` if there were none.
     fn apply_some(&mut self, engine: &Engine) -> Result<bool> {
-        let Some(reader) = &mut self.reader else { return Ok(false) };
-        let Some(records) = reader.next_records()? else { return Ok(false) };
+        if self.limit <= engine.applied() {
+            return Ok(false);
+        }
+        let records = match (self.unfinished.take(), &mut self.reader) {
+            (Some(records), _) => Some(records),
+            (None, Some(reader)) => reader.next_records()?,
+            (None, None) => None,
+        };
+        let Some(records) = records else { return Ok(false) };
         for record in records.iter() {
             let (lsn, record) = record.map_err(|refusal| Error::Malformed {
                 what: "log record",
                 offset: 0,
                 reason: refusal.to_string(),
             })?;
+            if lsn.0 > self.limit.0 {
+                break;
+            }
             self.apply(engine, Index(lsn.0), record.payload)?;
+        }
+        if records.end().0 > self.limit.0.saturating_add(1) {
+            self.unfinished = Some(records);
         }
         self.apply_early(engine)?;
         self.machine.published(engine.applied());
@@ -201,6 +255,7 @@ impl Applier {
             return Ok(());
         }
         let entry = Entry::decode(index, payload)?;
+        self.machine.observe(&entry);
         self.batch.clear();
         match entry.header.kind {
             EntryKind::NOOP => {}

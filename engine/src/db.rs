@@ -25,6 +25,17 @@ pub enum Durability {
     Disk,
 }
 
+/// When an entry is committed, so that it is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// When it is durable in this store's log.
+    #[default]
+    WhenDurable,
+    /// When it is durable and [`Db::commit`] says so: for a replica, which waits for a quorum. The
+    /// replica alone appends to the log, through [`Db::log`], and trims it.
+    WhenTold,
+}
+
 /// Settings of a store.
 #[derive(Clone, Debug)]
 pub struct DbOptions {
@@ -34,6 +45,8 @@ pub struct DbOptions {
     pub engine: Options,
     /// How durable writes are made; probed by default.
     pub rung: Option<Rung>,
+    /// When entries are committed.
+    pub commit: Commit,
     /// Whether the store runs threads of its own. Without them the caller steps it with
     /// [`Db::work`]. Default true.
     pub background: bool,
@@ -45,6 +58,7 @@ impl Default for DbOptions {
             wal: strandline_wal::Options::default(),
             engine: Options::default(),
             rung: None,
+            commit: Commit::default(),
             background: true,
         }
     }
@@ -70,17 +84,18 @@ impl Default for DbOptions {
 /// ```
 #[derive(Clone)]
 pub struct Db {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    wal: Wal,
-    engine: Arc<Engine>,
-    committer: Arc<Committer>,
-    background: Arc<Background>,
+pub(crate) struct Inner {
+    pub(crate) wal: Wal,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) background: Arc<Background>,
     /// Joined first when the store is dropped or closed.
     threads: Mutex<Option<Threads>>,
     recovery: Recovery,
+    commit: Commit,
 }
 
 impl Drop for Inner {
@@ -149,8 +164,14 @@ impl Db {
         let (wal, recovery) = Wal::open(disk.clone(), &log_dir(dir), options.wal)?;
         disk.create_dir_all(&state_dir(dir))?;
         let engine = Arc::new(Engine::open(disk, &state_dir(dir), options.engine)?);
-        let committer = Arc::new(Committer::new(engine.clone(), machine)?);
-        let background = Background::new(engine.clone(), wal.clone());
+        let told = options.commit == Commit::WhenTold;
+        if told && wal.last().0 < engine.flushed().0 {
+            // A crash between the installation of a snapshot and the new beginning of the log.
+            wal.reset(Lsn(engine.flushed().0 + 1))?;
+        }
+        let limit = if told { engine.flushed() } else { Index(u64::MAX) };
+        let committer = Arc::new(Committer::new(engine.clone(), machine, limit)?);
+        let background = Background::new(engine.clone(), wal.clone(), !told);
         committer.replay(&wal, &|| {
             while engine.stalled() {
                 let flushed = background.flush()?;
@@ -162,14 +183,17 @@ impl Db {
             Ok(())
         })?;
         let hook = (Arc::downgrade(&committer), Arc::downgrade(&background));
-        wal.set_hook(Box::new(move |_| on_durable(&hook.0, &hook.1)));
+        if !told {
+            wal.set_hook(Box::new(move |_| on_durable(&hook.0, &hook.1)));
+        }
         let threads = match options.background {
             true => Some(background.start()?),
             false => None,
         };
         background.poke();
         let threads = Mutex::new(threads);
-        let inner = Inner { wal, engine, committer, background, threads, recovery };
+        let commit = options.commit;
+        let inner = Inner { wal, engine, committer, background, threads, recovery, commit };
         Ok(Db { inner: Arc::new(inner) })
     }
 
@@ -244,6 +268,9 @@ impl Db {
         then: impl FnOnce(Index),
     ) -> Result<Index> {
         let inner = &*self.inner;
+        if inner.commit == Commit::WhenTold {
+            return Err(Error::Replicated);
+        }
         inner.background.admit()?;
         inner.committer.check()?;
         let lsn = inner.wal.append_then(payloads, |lsn| then(Index(lsn.0)))?;

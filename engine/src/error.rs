@@ -51,6 +51,8 @@ pub enum Error {
         /// The error of the background work.
         reason: String,
     },
+    /// The store is a replica's: entries are proposed to the replica.
+    Replicated,
     /// An entry could not be applied: the store has stopped, reads are still served.
     Stopped {
         /// The first error.
@@ -100,6 +102,9 @@ impl fmt::Display for Error {
                 "the write was refused because tables cannot be written: {reason}; once that is \
                  mended, writes resume"
             ),
+            Error::Replicated => {
+                out.write_str("this store is a replica's: entries are proposed to the replica")
+            }
             Error::Stopped { reason } => write!(
                 out,
                 "the store has stopped taking writes because an entry could not be applied: {reason}"

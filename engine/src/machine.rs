@@ -149,6 +149,10 @@ pub trait Machine: Send {
     /// command that cannot be executed is not an error but an answer, alike on every replica.
     fn apply(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()>;
 
+    /// An entry of any kind is about to be applied, those that the engine executes itself included;
+    /// it comes before [`apply`](Machine::apply).
+    fn observe(&mut self, _entry: &Entry<'_>) {}
+
     /// The store has stopped: entries that were appended and not applied have an unknown outcome.
     fn failed(&mut self, _error: &Error) {}
 

@@ -32,6 +32,7 @@
 mod codec;
 mod error;
 mod event;
+mod hard_state;
 mod membership;
 mod message;
 mod options;
@@ -41,6 +42,7 @@ mod status;
 pub use codec::{ENVELOPE_HEADER_LEN, decode, encode, frame_len};
 pub use error::{Error, Result};
 pub use event::{Event, Outcome, Output, Refusal, Request};
+pub use hard_state::{Doubt, HardState, inspect_hard_state};
 pub use membership::{Member, MemberRole, Membership, MembershipChange};
 pub use message::{Body, Envelope, FileOffer, Message, SnapshotBody, VoteKind};
 pub use options::Options;

@@ -1,6 +1,6 @@
 //! What a replica shows of itself.
 
-use crate::{Index, MemberRole, Membership, ReplicaId, Term};
+use crate::{Doubt, Index, MemberRole, Membership, ReplicaId, Term};
 
 /// What a replica does in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,8 +40,8 @@ pub struct Status {
     pub durable: Index,
     /// The first entry that its log still holds.
     pub first: Index,
-    /// Whether its log may have lost its end: it neither votes nor counts until it has caught up.
-    pub is_suspect: bool,
+    /// What it cannot be sure of: it does not vote until it has caught up.
+    pub doubt: Doubt,
     /// Who belongs to the group, as of the last applied entry.
     pub membership: Membership,
     /// What a leader knows of the others; elsewhere empty.

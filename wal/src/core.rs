@@ -364,7 +364,7 @@ impl Core {
     }
 
     /// Puts a spare to use: the active segment ends, and the write of the new header begins.
-    fn open_segment(&mut self) -> DurableWrite {
+    pub(crate) fn open_segment(&mut self) -> DurableWrite {
         let first = self.ready.front().map_or(self.last.next(), |group| group.first);
         let segment = self.spares.pop().expect("the plan reserved a spare");
         self.incarnation += 1;

@@ -71,6 +71,11 @@ impl Waiters {
         self.settled = self.settled.min(last);
     }
 
+    /// After a reset.
+    pub(crate) fn settle_at(&mut self, last: Lsn) {
+        self.settled = last;
+    }
+
     /// Wakes everybody to look again.
     pub(crate) fn wake_all(&mut self) {
         for (_, waiter) in self.positions.drain(..) {
@@ -206,6 +211,23 @@ impl Shared {
     /// Waits for the disk and deals with what it completed.
     fn reap(&self) {
         let completions = self.queue.complete();
+        self.take(completions);
+    }
+
+    /// Deals with what the disk has completed, if it has.
+    pub(crate) fn poll(&self) {
+        {
+            let mut state = self.lock();
+            if state.waiters.queued == 0 || state.waiters.reaping {
+                return;
+            }
+            state.waiters.reaping = true;
+        }
+        let completions = self.queue.poll();
+        self.take(completions);
+    }
+
+    fn take(&self, completions: Vec<crate::disk::Completion>) {
         let mut state = self.lock();
         state.waiters.reaping = false;
         for completion in completions {

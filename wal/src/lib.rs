@@ -18,6 +18,7 @@ mod recovery;
 mod retention;
 mod segment;
 mod stats;
+mod stepped;
 mod verify;
 mod wal;
 mod window;

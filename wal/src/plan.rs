@@ -66,6 +66,12 @@ impl Plan {
         self.group_len = 0;
     }
 
+    /// An empty segment has been opened.
+    pub(crate) fn begin_segment(&mut self) {
+        self.group_len = 0;
+        self.room = self.segment_room;
+    }
+
     /// The next record opens a segment.
     pub(crate) fn end_segment(&mut self) {
         self.group_len = 0;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::core::{Core, InUse};
+use crate::disk::DurableWrite;
 use crate::segment::Segment;
+use crate::wal::Shared;
 use crate::{Error, Lsn, Result};
 
 impl Core {
@@ -54,6 +56,36 @@ impl Core {
         self.wanted = self.wanted.min(last);
         self.plan.end_segment();
         Ok(())
+    }
+
+    /// Drops everything and begins anew at `first`. Nothing may be in flight or pending. Returns the
+    /// write that makes it so, and what the log consisted of: its files must not be used for anything
+    /// before that write is durable.
+    pub(crate) fn reset(&mut self, first: Lsn) -> Option<(DurableWrite, Vec<Arc<InUse>>)> {
+        assert!(self.in_flight() == 0 && !self.has_pending(), "reset waits for what is under way");
+        if self.spares() == 0 {
+            return None;
+        }
+        self.last = Lsn(first.0 - 1);
+        self.durable = self.last;
+        self.claimed = self.last;
+        self.trimmed = self.last;
+        self.wanted = Lsn(0);
+        self.recent.clear();
+        self.recent_size = 0;
+        // What is sealed last ends where the new log begins: recovery frees what lies before that.
+        let write = self.open_segment();
+        self.plan.begin_segment();
+        Some((write, self.sealed.drain(..).collect()))
+    }
+
+    /// The reset is durable: the files of the old log may become spares.
+    pub(crate) fn finish_reset(&mut self, old: Vec<Arc<InUse>>) {
+        let first = self.active.header.first;
+        self.held.extend(old.into_iter().map(|in_use| {
+            let (segment, header) = (in_use.segment.clone(), in_use.header);
+            Arc::new(InUse { segment, header, offsets: Vec::new(), end: Some(first) })
+        }));
     }
 
     /// Drops sealed segments all of whose records are at or before `lsn`.
@@ -109,5 +141,49 @@ impl Core {
 
     pub(crate) fn spares(&self) -> usize {
         self.spares.len()
+    }
+}
+
+/// How many segments a reset tries to begin anew in: as many as a failed write is written to.
+const RESET_ATTEMPTS: usize = 2;
+
+impl Shared {
+    /// See [`Wal::reset`](crate::Wal::reset).
+    pub(crate) fn reset(&self, first: Lsn) -> Result<()> {
+        assert!(first > Lsn(0), "positions are counted from 1");
+        let mut old = Vec::new();
+        for _ in 0..RESET_ATTEMPTS {
+            let (write, rewrites) = loop {
+                let last = self.lock().core.last();
+                self.wait(last)?;
+                self.settle_in_flight()?;
+                let mut state = self.lock();
+                if state.core.in_flight() > 0 || state.core.has_pending() {
+                    continue;
+                }
+                let rewrites = state.core.counters.rewrites;
+                if let Some((write, sealed)) = state.core.reset(first) {
+                    state.waiters.settle_at(Lsn(first.0 - 1));
+                    old.extend(sealed);
+                    break (write, rewrites);
+                }
+                drop(state);
+                self.prepare().map_err(|error| match error.is_full() {
+                    true => Error::Full { path: self.dir.clone() },
+                    false => error,
+                })?;
+            };
+            // A failure is seen below.
+            let _ = self.perform(write);
+            self.settle_in_flight()?;
+            let mut state = self.lock();
+            if state.core.counters.rewrites == rewrites {
+                state.core.finish_reset(old);
+                state.tell_housekeeper();
+                return Ok(());
+            }
+        }
+        let reason = "a log could not be begun anew".to_owned();
+        Err(self.lock().core.failure().unwrap_or(Error::Poisoned { reason }))
     }
 }

@@ -49,7 +49,7 @@ pub type DurableHook = Box<dyn Fn(Lsn) + Send + Sync>;
 /// ```
 #[derive(Clone)]
 pub struct Wal {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Ends the housekeeping when the last handle is gone.
     _last_handle: Arc<LastHandle>,
 }
@@ -221,7 +221,7 @@ impl Wal {
         }
     }
 
-    fn frame<'a>(&self, payloads: &[&'a [u8]]) -> Result<Vec<Framed<'a>>> {
+    pub(crate) fn frame<'a>(&self, payloads: &[&'a [u8]]) -> Result<Vec<Framed<'a>>> {
         let size_max = self.shared.payload_len_max;
         let frame = |payload: &&'a [u8]| {
             if payload.len() > size_max {
@@ -304,6 +304,22 @@ impl Wal {
                 return truncated;
             }
         }
+    }
+
+    /// Drops everything: the next record gets position `first`. For a replica whose state was replaced
+    /// by a snapshot. Durable when it returns; a crash leaves the log as it was or as it is to be.
+    /// Readers must be made anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] if there is no segment to begin anew in, [`Error::Poisoned`],
+    /// [`Error::Closed`]. If the write failed the log may be either way when it is opened again.
+    ///
+    /// # Panics
+    ///
+    /// If `first` is 0.
+    pub fn reset(&self, first: Lsn) -> Result<()> {
+        self.shared.reset(first)
     }
 
     /// Says that the records up to `lsn` are not needed any more. Whole segments are dropped and

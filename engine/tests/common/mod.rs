@@ -27,6 +27,7 @@ pub(crate) fn options() -> DbOptions {
         engine: Options { memtable_size: 64 << 10, ..Options::default() },
         rung: None,
         background: false,
+        ..DbOptions::default()
     }
 }
 

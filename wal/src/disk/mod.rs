@@ -160,6 +160,11 @@ pub trait WriteQueue: Send + Sync + fmt::Debug {
     /// Waits until at least one queued write has ended and returns those that have. Returns an
     /// empty list at once if none is queued. One thread at a time may wait here.
     fn complete(&self) -> Vec<Completion>;
+    /// As [`complete`](WriteQueue::complete), without waiting. The default is for queues that perform
+    /// every write in the calling thread.
+    fn poll(&self) -> Vec<Completion> {
+        Vec::new()
+    }
 }
 
 /// A held lock file; dropping it releases the lock.

@@ -235,6 +235,11 @@ impl WriteQueue for UringQueue {
         }
         Vec::new()
     }
+
+    fn poll(&self) -> Vec<Completion> {
+        let _turn = self.waiter.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_busy() { self.take() } else { Vec::new() }
+    }
 }
 
 impl Drop for UringQueue {

@@ -206,6 +206,12 @@ impl WriteQueue for SimulatedQueue {
         let queue = state.queues.get_mut(&self.number).expect("queues are never removed");
         std::mem::take(&mut queue.ended)
     }
+
+    fn poll(&self) -> Vec<Completion> {
+        let mut state = enter(&self.state);
+        let queue = state.queues.get_mut(&self.number).expect("queues are never removed");
+        std::mem::take(&mut queue.ended)
+    }
 }
 
 impl std::fmt::Debug for SimulatedQueue {
