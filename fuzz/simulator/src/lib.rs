@@ -14,11 +14,24 @@
 //!                                           +---> truth (executed) --+
 //! ```
 
+pub mod canaries;
 pub mod checkers;
+mod client;
+mod ending;
+pub mod figures;
 pub mod hash;
 pub mod history;
 pub mod machine;
+pub mod minimise;
+mod nemesis;
 pub mod network;
+mod node;
 pub mod operation;
+mod process;
+pub mod profiles;
+pub mod runner;
+mod service;
+pub mod simulation;
+pub mod swarm;
 pub mod time;
 pub mod violation;

@@ -71,7 +71,7 @@ impl<E> Agenda<E> {
     }
 
     /// The next thing; it is that late then.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn take_next(&mut self) -> Option<E> {
         let ((time, _), event) = self.entries.pop_first()?;
         assert!(time >= self.now, "time does not run backward");
         self.now = time;
@@ -125,15 +125,15 @@ mod tests {
         agenda.after(20, "late");
         agenda.after(10, "first");
         agenda.after(10, "second");
-        assert_eq!(agenda.next(), Some("first"));
+        assert_eq!(agenda.take_next(), Some("first"));
         assert_eq!(agenda.now(), Time(10));
         // What should have happened already happens now.
         agenda.at(Time(3), "missed");
-        assert_eq!(agenda.next(), Some("second"));
-        assert_eq!(agenda.next(), Some("missed"));
+        assert_eq!(agenda.take_next(), Some("second"));
+        assert_eq!(agenda.take_next(), Some("missed"));
         assert_eq!(agenda.now(), Time(10));
-        assert_eq!(agenda.next(), Some("late"));
-        assert_eq!(agenda.next(), None);
+        assert_eq!(agenda.take_next(), Some("late"));
+        assert_eq!(agenda.take_next(), None);
     }
 
     #[test]

@@ -1,0 +1,337 @@
+//! What processes do: one event in, and everything that follows from it.
+
+use strandline_engine::{Index, Worked};
+use strandline_replication::{Error, Event, Outcome, ReplicaId, Role, decode, encode};
+use strandline_wal::disk::simulated::Fault;
+
+use crate::client::Reply;
+use crate::hash::Hash;
+use crate::machine::Note;
+use crate::node::{State, Waiting, is_detection};
+use crate::simulation::{Happening, Simulation};
+use crate::swarm::Class;
+use crate::time::MILLISECOND;
+use crate::violation::{Checker, Verdict, Violation};
+
+/// How often a sound disk may be refused before that is a fault of the replica: the first time a
+/// planned failure of the disk may be the reason.
+const REFUSALS_MAX: u32 = 3;
+
+impl Simulation {
+    /// Starts the next process of a node.
+    pub(crate) fn opens(&mut self, id: ReplicaId) -> Verdict {
+        if !matches!(self.nodes[&id].state, State::Down) {
+            return Ok(());
+        }
+        let (swarm, members) = (self.swarm.clone(), self.members.clone());
+        let node = self.node(id);
+        let opened = node.open(&swarm, &members);
+        let is_wiped = node.health.is_wiped;
+        self.tell(|| format!("{id} opens: {:?}", opened.as_ref().map(|_| "up")));
+        match opened {
+            Ok(()) if is_wiped => {
+                let reason = format!("replica {id} opens an empty disk under its old identity");
+                Err(Violation::new(Checker::Identity, reason))
+            }
+            Ok(()) => {
+                let life = self.nodes[&id].life;
+                let tick = self.nodes[&id].clock.span(self.swarm.shape.tick);
+                let first = self.random.below(tick + 1);
+                self.agenda.after(first, Happening::Tick { node: id, life });
+                self.agenda.after(MILLISECOND, Happening::Work { node: id, life });
+                self.read_notes(id)?;
+                self.compare(id)?;
+                self.process(id, Event::LogMoved)
+            }
+            Err(error) => self.refused_to_open(id, &error),
+        }
+    }
+
+    fn refused_to_open(&mut self, id: ReplicaId, error: &Error) -> Verdict {
+        let delay = 20 * MILLISECOND + self.random.below(200 * MILLISECOND);
+        let node = self.node(id);
+        let went_down = node.disk.is_down();
+        node.crash(Fault::Kill);
+        if node.health.is_damaged && is_detection(error) && !went_down {
+            node.lose();
+            self.figures.lost_replicas += 1;
+            return Ok(());
+        }
+        node.health.refusals += 1;
+        let refusals = node.health.refusals;
+        if refusals > 1 {
+            node.disk.clear_faults();
+        }
+        if refusals > REFUSALS_MAX && !node.health.is_full {
+            let reason = format!("replica {id} does not open although its disk is sound: {error}");
+            return Err(Violation::new(Checker::Opening, reason));
+        }
+        self.agenda.after(delay, Happening::Opens { node: id });
+        Ok(())
+    }
+
+    /// A node's clock ticks.
+    pub(crate) fn ticks(&mut self, id: ReplicaId, life: u64) -> Verdict {
+        if self.nodes[&id].life != life || !self.nodes[&id].is_up() {
+            return Ok(());
+        }
+        let tick = self.nodes[&id].clock.span(self.swarm.shape.tick);
+        self.agenda.after(tick, Happening::Tick { node: id, life });
+        self.process(id, Event::Tick)
+    }
+
+    /// A node flushes, compacts, and prepares segments.
+    pub(crate) fn works(&mut self, id: ReplicaId, life: u64) -> Verdict {
+        if self.nodes[&id].life != life {
+            return Ok(());
+        }
+        let Some(replica) = self.nodes[&id].replica() else { return Ok(()) };
+        let worked = replica.db().work();
+        let span = match &worked {
+            Ok(Worked::Done) => 2 * MILLISECOND,
+            _ => 30 * MILLISECOND,
+        };
+        let late = self.swarm.scaled(Class::LateWork, 50 * MILLISECOND, 1000 * MILLISECOND);
+        let span = span + self.random.below(late + span);
+        self.agenda.after(span, Happening::Work { node: id, life });
+        match worked {
+            Err(error) if !error.is_full() => self.stops(id, &error.to_string()),
+            _ if self.nodes[&id].disk.is_down() => self.dies(id, "in background work"),
+            _ => {
+                self.schedule_writes(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Bytes arrive.
+    pub(crate) fn arrives(&mut self, from: ReplicaId, to: ReplicaId, bytes: &[u8]) -> Verdict {
+        if self.network.is_cut(from, to) || !self.nodes[&to].is_up() {
+            return Ok(());
+        }
+        match decode(bytes) {
+            Ok(envelope) => self.process(to, Event::Received(envelope)),
+            Err(_) => {
+                self.figures.messages_refused += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// A durable write ends, and the process hears of it.
+    pub(crate) fn write_ends(&mut self, id: ReplicaId, life: u64, write: u64) -> Verdict {
+        let node = self.node(id);
+        if node.life != life || !node.is_up() {
+            return Ok(());
+        }
+        node.complete(write);
+        if node.disk.is_down() {
+            return self.dies(id, "in a durable write");
+        }
+        self.process(id, Event::LogMoved)
+    }
+
+    /// One event for a process, and what follows from it.
+    pub(crate) fn process(&mut self, id: ReplicaId, event: Event) -> Verdict {
+        let mut output = std::mem::take(&mut self.output);
+        output.clear();
+        let node = self.node(id);
+        if !node.is_up() {
+            self.output = output;
+            return Ok(());
+        }
+        let syncs = node.syncs();
+        let stepped = node.step(event, &mut output);
+        let syncs = node.syncs() - syncs;
+        let is_down = node.disk.is_down();
+        // What it executed was committed, whatever became of the process since.
+        self.accepted(id, &output.outcomes);
+        self.read_notes(id)?;
+        match stepped {
+            _ if is_down => {
+                self.output = output;
+                return self.dies(id, "in a step");
+            }
+            Err(Error::Message { reason, .. }) => {
+                self.tell(|| format!("{id} refuses a message: {reason}"));
+                self.figures.messages_refused += 1;
+            }
+            Err(error) => {
+                self.output = output;
+                return self.stops(id, &error.to_string());
+            }
+            Ok(()) => {}
+        }
+        self.be_busy(id, syncs);
+        for outcome in &output.outcomes {
+            self.outcome(id, outcome)?;
+        }
+        let (ready_at, life) = (self.nodes[&id].ready_at, self.nodes[&id].life);
+        for envelope in &output.messages {
+            let mut bytes = Vec::new();
+            encode(envelope, &mut bytes);
+            self.hash = self.hash.bytes(&bytes);
+            let to = envelope.to;
+            if syncs > 0 && ready_at > self.agenda.now() {
+                let departs = Happening::Departs { from: id, life, to, bytes };
+                self.agenda.at(ready_at, departs);
+            } else {
+                self.send(id, to, bytes);
+            }
+        }
+        self.output = output;
+        self.schedule_writes(id);
+        Ok(())
+    }
+
+    /// The process has been at work, and perhaps has waited for syncs outside of the log.
+    fn be_busy(&mut self, id: ReplicaId, syncs: u64) {
+        let now = self.agenda.now();
+        let slow = self.swarm.scaled(Class::SlowSyncs, 500, 100 * MILLISECOND);
+        let mut span = self.nodes[&id].cost;
+        for _ in 0..syncs {
+            span += 50 + self.random.below(slow + 100);
+        }
+        let node = self.node(id);
+        node.ready_at = node.ready_at.max(now).after(span);
+    }
+
+    /// Hands bytes to the network.
+    pub(crate) fn send(&mut self, from: ReplicaId, to: ReplicaId, bytes: Vec<u8>) {
+        if !self.nodes.contains_key(&to) {
+            return;
+        }
+        let now = self.agenda.now();
+        for delivery in self.network.send(now, from, to, bytes) {
+            let bytes = delivery.bytes;
+            self.agenda.at(delivery.at, Happening::Arrives { from, to, bytes });
+        }
+    }
+
+    fn schedule_writes(&mut self, id: ReplicaId) {
+        let node = self.node(id);
+        let life = node.life;
+        for (write, span) in node.new_writes() {
+            self.agenda.after(span, Happening::WriteEnds { node: id, life, write });
+        }
+    }
+
+    /// Compares what machines have executed with the truth, and answers who waits for it.
+    fn read_notes(&mut self, id: ReplicaId) -> Verdict {
+        for note in self.nodes[&id].notes() {
+            self.truth.note(&format!("replica {id}"), &note)?;
+            if let Note::Executed { index, term, answer, chain, .. } = note {
+                self.hash = self.hash.word(chain);
+                let Some(waiting) = self.node(id).waiting.remove(&index) else { continue };
+                let reply = match waiting.term == term {
+                    true => Reply::Executed(answer),
+                    false => Reply::Refused { leader: None },
+                };
+                self.reply(waiting.token, reply);
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers who waits for which index, before anything there is executed.
+    fn accepted(&mut self, id: ReplicaId, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            if let Outcome::Accepted { token, first, term, .. } = outcome {
+                let waiting = Waiting { term: term.0, token: *token };
+                self.node(id).waiting.insert(*first, waiting);
+            }
+        }
+    }
+
+    fn outcome(&mut self, id: ReplicaId, outcome: &Outcome) -> Verdict {
+        if !matches!(outcome, Outcome::Committed(_) | Outcome::Everywhere(_)) {
+            self.tell(|| format!("{id} {outcome:?}"));
+        }
+        self.hash = self.hash.word(Hash::default().bytes(format!("{outcome:?}").as_bytes()).get());
+        match outcome {
+            Outcome::Refused { token, reason } => self.refused(id, *token, reason),
+            Outcome::Readable { token, .. } => return self.readable(id, *token),
+            Outcome::Overwritten { first, end } => self.overwritten(id, *first, *end),
+            Outcome::RoleChanged { role: Role::Leader, term, .. } => {
+                return self.leaders.elected(*term, id, self.nodes[&id].life);
+            }
+            Outcome::Committed(index) => return self.committed(id, *index),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn overwritten(&mut self, id: ReplicaId, first: Index, end: Index) {
+        let lost: Vec<Index> =
+            self.nodes[&id].waiting.range(first..end).map(|(index, _)| *index).collect();
+        for index in lost {
+            if let Some(waiting) = self.node(id).waiting.remove(&index) {
+                self.reply(waiting.token, Reply::Refused { leader: None });
+            }
+        }
+    }
+
+    /// Everything up to here is applied: whoever still waits asked for something that had been executed
+    /// before, by another attempt of the same request.
+    fn committed(&mut self, id: ReplicaId, index: Index) -> Verdict {
+        while let Some((at, waiting)) = self.nodes[&id].waiting.first_key_value() {
+            if *at > index {
+                break;
+            }
+            let (at, token) = (*at, waiting.token);
+            self.node(id).waiting.remove(&at);
+            self.executed_before(id, at, token)?;
+        }
+        Ok(())
+    }
+
+    /// A process stops by itself.
+    pub(crate) fn stops(&mut self, id: ReplicaId, error: &str) -> Verdict {
+        self.tell(|| format!("{id} stops: {error}"));
+        self.figures.stops += 1;
+        if self.nodes[&id].disk.is_down() {
+            return self.dies(id, "while it stopped");
+        }
+        let health = self.nodes[&id].health.clone();
+        if !health.has_failed && !health.is_damaged {
+            let reason = format!("replica {id} stops although nothing failed: {error}");
+            return Err(Violation::new(Checker::Opening, reason));
+        }
+        let fault = if self.random.chance(500) { Fault::PowerCut } else { Fault::Kill };
+        self.crash(id, fault);
+        Ok(())
+    }
+
+    /// A planned crash in the midst of an operation has taken the disk down.
+    fn dies(&mut self, id: ReplicaId, when: &str) -> Verdict {
+        self.tell(|| format!("{id} goes down {when}"));
+        self.crash(id, Fault::Kill);
+        Ok(())
+    }
+
+    /// Ends a process, and lets the next one begin after a while.
+    pub(crate) fn crash(&mut self, id: ReplicaId, fault: Fault) {
+        self.tell(|| format!("{id} ends: {fault:?}"));
+        match fault {
+            Fault::PowerCut => self.figures.power_cuts += 1,
+            _ => self.figures.kills += 1,
+        }
+        self.node(id).crash(fault);
+        let span = 5 * MILLISECOND + self.random.below(600 * MILLISECOND);
+        self.agenda.after(span, Happening::Opens { node: id });
+    }
+
+    /// Compares a replica's whole state with the model.
+    pub(crate) fn compare(&mut self, id: ReplicaId) -> Verdict {
+        if !self.nodes[&id].is_up() {
+            return Ok(());
+        }
+        match self.nodes[&id].pairs() {
+            Ok((index, pairs)) => {
+                self.figures.states_compared += 1;
+                self.truth.compare(&format!("replica {id}"), index, &pairs)
+            }
+            Err(error) => self.stops(id, &error.to_string()),
+        }
+    }
+}
