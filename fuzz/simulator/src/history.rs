@@ -43,8 +43,8 @@ pub enum Told {
     Found(u64),
     /// The write was executed.
     Done,
-    /// The exchange was executed and found another value.
-    Differs,
+    /// The exchange was executed and found this value, not the one it expected.
+    Differs(u64),
 }
 
 /// One call.

@@ -72,7 +72,7 @@ impl Registers {
 /// The chain with one more command.
 pub fn link(chain: u64, index: Index, term: u64, command: &[u8], answer: Answer) -> u64 {
     let hash = Hash::default().word(chain).word(index.0).word(term);
-    hash.bytes(command).word(u64::from(answer.byte())).get()
+    hash.bytes(command).bytes(&answer.bytes()).get()
 }
 
 impl Machine for Registers {
@@ -83,28 +83,28 @@ impl Machine for Registers {
         let keyspace = KeyspaceId::DEFAULT;
         let key = register_key(operation.action.key());
         let value = match operation.action {
-            Action::Put { value, .. } => Some(value),
+            Action::Put { value, .. } => Ok(value),
             Action::Exchange { expected, value, .. } => {
                 let found = match changes.get(keyspace, &key)? {
                     None => 0,
                     Some(bytes) => read_register(&bytes)
                         .ok_or_else(|| malformed("register", format!("{} bytes", bytes.len())))?,
                 };
-                (found == expected).then_some(value)
+                if found == expected { Ok(value) } else { Err(found) }
             }
         };
         let answer = match value {
-            None => Answer::Differs,
-            Some(0) => {
+            Err(found) => Answer::Differs(found),
+            Ok(0) => {
                 changes.delete(keyspace, &key)?;
                 Answer::Done
             }
-            Some(value) => {
+            Ok(value) => {
                 changes.put(keyspace, &key, &register_value(value, operation.padding))?;
                 Answer::Done
             }
         };
-        changes.put(keyspace, &operation.trace_key(), &[answer.byte()])?;
+        changes.put(keyspace, &operation.trace_key(), &answer.bytes())?;
         let (index, term) = (entry.index, entry.header.term);
         self.index = index;
         self.chain = link(self.chain, index, term, entry.command, answer);

@@ -133,16 +133,20 @@ pub fn read_register(bytes: &[u8]) -> Option<u64> {
 pub enum Answer {
     /// It was done.
     Done,
-    /// The register was not as expected; nothing was changed.
-    Differs,
+    /// The register was not as expected but this; nothing was changed.
+    Differs(u64),
 }
 
 impl Answer {
     /// As it stands in the state.
-    pub fn byte(self) -> u8 {
+    pub fn bytes(self) -> Vec<u8> {
         match self {
-            Answer::Done => 1,
-            Answer::Differs => 2,
+            Answer::Done => vec![1],
+            Answer::Differs(found) => {
+                let mut bytes = vec![2];
+                bytes.extend_from_slice(&found.to_le_bytes());
+                bytes
+            }
         }
     }
 }

@@ -23,6 +23,10 @@ pub(crate) enum Request {
 impl Simulation {
     /// A client thinks of something to do, or tries again.
     pub(crate) fn acts(&mut self, at: usize) -> Verdict {
+        // An attempt is under way already.
+        if self.clients[at].ongoing.as_ref().is_some_and(|ongoing| ongoing.token != 0) {
+            return Ok(());
+        }
         if self.clients[at].ongoing.is_none() {
             let is_settling = self.phase != Phase::Trouble;
             if is_settling && self.clients[at].finished > 0 {
@@ -180,7 +184,10 @@ impl Simulation {
                 }
                 self.end(at, &ongoing, Told::Done);
             }
-            Reply::Executed(Answer::Differs) => self.end(at, &ongoing, Told::Differs),
+            Reply::Executed(Answer::Differs(found)) => {
+                self.clients[at].learn(ongoing.asked.key(), found);
+                self.end(at, &ongoing, Told::Differs(found));
+            }
             Reply::Found(value) => {
                 self.clients[at].learn(ongoing.asked.key(), value);
                 self.end(at, &ongoing, Told::Found(value));
@@ -223,7 +230,7 @@ impl Simulation {
     fn end(&mut self, at: usize, ongoing: &Ongoing, told: Told) {
         self.history.end(ongoing.call, told);
         match told {
-            Told::Done | Told::Differs => self.figures.acknowledged += 1,
+            Told::Done | Told::Differs(_) => self.figures.acknowledged += 1,
             Told::Found(_) => self.figures.reads += 1,
             Told::Nothing => self.figures.refused += 1,
             Told::Unknown => {}
@@ -231,7 +238,7 @@ impl Simulation {
         let is_settling = self.phase != Phase::Trouble;
         let client = &mut self.clients[at];
         client.ongoing = None;
-        let is_executed = matches!(told, Told::Done | Told::Differs);
+        let is_executed = matches!(told, Told::Done | Told::Differs(_));
         if is_settling && is_executed {
             client.finished += 1;
         }

@@ -128,13 +128,13 @@ impl Truth {
             Action::Exchange { expected, value, .. } if found == expected => {
                 (Answer::Done, Some(value))
             }
-            Action::Exchange { .. } => (Answer::Differs, None),
+            Action::Exchange { .. } => (Answer::Differs(found), None),
         };
         if let Some(value) = value {
             let bytes = (value > 0).then(|| register_value(value, operation.padding));
             self.set(key, bytes);
         }
-        self.set(operation.trace_key(), Some(vec![answer.byte()]));
+        self.set(operation.trace_key(), Some(answer.bytes()));
         answer
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::checkers::agreement::Truth;
 use crate::history::{Asked, Call, History, Told};
-use crate::operation::trace_key;
+use crate::operation::{Answer, trace_key};
 use crate::violation::{Checker, Verdict, Violation};
 
 /// The pairs of a state.
@@ -27,7 +27,7 @@ pub fn check_truth(history: &History, truth: &Truth) -> Verdict {
     for call in promised(history) {
         let place = truth.place(call.client, call.number);
         match (call.told, place) {
-            (Told::Done | Told::Differs, None) => {
+            (Told::Done | Told::Differs(_), None) => {
                 return Err(Violation::new(Checker::Durability, lost(call, "was never executed")));
             }
             (Told::Nothing, Some(index)) => {
@@ -48,9 +48,14 @@ pub fn check_truth(history: &History, truth: &Truth) -> Verdict {
 pub fn check_state(history: &History, who: &str, pairs: &Pairs) -> Verdict {
     for call in promised(history) {
         let trace = pairs.get(&trace_key(call.client, call.number));
-        match (call.told, trace.map(|bytes| bytes.as_slice())) {
-            (Told::Done, Some([1])) | (Told::Differs, Some([2])) => {}
-            (Told::Done | Told::Differs, _) => {
+        let expected = match call.told {
+            Told::Done => Some(Answer::Done.bytes()),
+            Told::Differs(found) => Some(Answer::Differs(found).bytes()),
+            _ => None,
+        };
+        match (call.told, trace) {
+            (Told::Done | Told::Differs(_), found) if found == expected.as_ref() => {}
+            (Told::Done | Told::Differs(_), _) => {
                 let reason = lost(call, &format!("is not in the state of {who}"));
                 return Err(Violation::new(Checker::Durability, reason));
             }
@@ -76,7 +81,7 @@ fn lost(call: &Call, what: &str) -> String {
 mod tests {
     use super::*;
     use crate::machine::{Note, link};
-    use crate::operation::{Action, Answer, Operation};
+    use crate::operation::{Action, Operation};
     use strandline_engine::Index;
 
     const ACTION: Action = Action::Put { key: 1, value: 5 };
@@ -120,7 +125,7 @@ mod tests {
         check_state(&told(Told::Unknown), "1", &Pairs::new()).unwrap();
         let found = check_state(&told(Told::Done), "1", &Pairs::new()).unwrap_err();
         assert_eq!(found.checker, Checker::Durability);
-        assert!(check_state(&told(Told::Differs), "1", &full).is_err(), "another answer");
+        assert!(check_state(&told(Told::Differs(3)), "1", &full).is_err(), "another answer");
         let found = check_state(&told(Told::Nothing), "1", &full).unwrap_err();
         assert_eq!(found.checker, Checker::Refusal);
     }

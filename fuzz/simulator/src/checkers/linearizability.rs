@@ -64,7 +64,7 @@ fn relevant(calls: &[Call]) -> Vec<Call> {
     let seen: BTreeSet<u64> = calls
         .iter()
         .filter_map(|call| match (call.asked, call.told) {
-            (Asked::Read { .. }, Told::Found(value)) => Some(value),
+            (_, Told::Found(value) | Told::Differs(value)) => Some(value),
             (Asked::Write(Action::Exchange { expected, .. }), _) => Some(expected),
             _ => None,
         })
@@ -103,8 +103,8 @@ fn fits(call: &Call, register: u64) -> Option<u64> {
     match (call.asked, call.told) {
         (Asked::Read { .. }, Told::Found(value)) => (value == register).then_some(register),
         (Asked::Write(Action::Put { value, .. }), _) => Some(value),
-        (Asked::Write(Action::Exchange { expected, .. }), Told::Differs) => {
-            (expected != register).then_some(register)
+        (Asked::Write(Action::Exchange { expected, .. }), Told::Differs(found)) => {
+            (found == register && expected != register).then_some(register)
         }
         (Asked::Write(Action::Exchange { expected, value, .. }), _) => {
             (expected == register).then_some(value)
@@ -252,7 +252,7 @@ mod tests {
             (put(5), 3, 4, Done),
             (READ, 5, 6, Found(5)),
             (exchange(5, 6), 7, 8, Done),
-            (exchange(5, 7), 9, 10, Differs),
+            (exchange(5, 7), 9, 10, Differs(6)),
             (READ, 11, 12, Found(6)),
             (put(0), 13, 14, Done),
             (READ, 15, 16, Found(0)),
@@ -326,8 +326,14 @@ mod tests {
     #[test]
     fn an_exchange_that_differs_proves_another_value() {
         use Told::{Differs, Done};
-        let bad = [(put(1), 1, 2, Done), (exchange(1, 2), 3, 4, Differs)];
+        let bad = [(put(1), 1, 2, Done), (exchange(1, 2), 3, 4, Differs(0))];
         assert_eq!(verdict(&bad), Some(false));
+        let late = [
+            (put(9), 1, 0, Told::Unknown),
+            (put(1), 2, 3, Done),
+            (exchange(1, 2), 4, 5, Differs(9)),
+        ];
+        assert_eq!(verdict(&late), Some(true), "the unknown write is seen by the exchange");
     }
 
     #[test]
