@@ -57,6 +57,9 @@ impl Simulation {
             _ => 2 * SECOND,
         };
         let strength = self.swarm.strength(class).unwrap_or(1);
+        // Many classes at once would leave no time in which anything succeeds.
+        let active = STRIKING.iter().filter(|class| self.swarm.strength(**class).is_some()).count();
+        let longest = longest / 4 * (1 + u64::try_from(active).unwrap_or(1));
         let mean = longest - (longest - longest / 10) * strength / 1000;
         let span = 10 * MILLISECOND + self.stream(class).below(2 * mean);
         self.agenda.after(span, Happening::Strikes(class));

@@ -57,6 +57,8 @@ pub(crate) struct Health {
     pub(crate) has_failed: bool,
     /// It is full just now.
     pub(crate) is_full: bool,
+    /// How often its process has stopped with an error.
+    pub(crate) stops: u32,
     /// How often in a row it could not be opened.
     pub(crate) refusals: u32,
 }

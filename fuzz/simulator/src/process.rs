@@ -13,6 +13,9 @@ use crate::swarm::Class;
 use crate::time::MILLISECOND;
 use crate::violation::{Checker, Verdict, Violation};
 
+/// How often a replica on a damaged disk may stop before it is given up.
+const STOPS_MAX: u32 = 5;
+
 /// How often a sound disk may be refused before that is a fault of the replica: the first time a
 /// planned failure of the disk may be the reason.
 const REFUSALS_MAX: u32 = 3;
@@ -25,7 +28,9 @@ impl Simulation {
         }
         let (swarm, members) = (self.swarm.clone(), self.members.clone());
         let node = self.node(id);
+        let faults = node.disk.counters().faults;
         let opened = node.open(&swarm, &members);
+        let has_met_fault = node.disk.counters().faults > faults;
         let is_wiped = node.health.is_wiped;
         self.tell(|| format!("{id} opens: {:?}", opened.as_ref().map(|_| "up")));
         match opened {
@@ -43,26 +48,22 @@ impl Simulation {
                 self.compare(id)?;
                 self.process(id, Event::LogMoved)
             }
-            Err(error) => self.refused_to_open(id, &error),
+            Err(error) => self.refused_to_open(id, &error, has_met_fault),
         }
     }
 
-    fn refused_to_open(&mut self, id: ReplicaId, error: &Error) -> Verdict {
+    fn refused_to_open(&mut self, id: ReplicaId, error: &Error, has_met_fault: bool) -> Verdict {
         let delay = 20 * MILLISECOND + self.random.below(200 * MILLISECOND);
         let node = self.node(id);
-        let went_down = node.disk.is_down();
         node.crash(Fault::Kill);
-        if node.health.is_damaged && is_detection(error) && !went_down {
-            node.lose();
-            self.figures.lost_replicas += 1;
+        if node.health.is_damaged && is_detection(error) && !has_met_fault {
+            self.lose(id);
             return Ok(());
         }
-        node.health.refusals += 1;
-        let refusals = node.health.refusals;
-        if refusals > 1 {
-            node.disk.clear_faults();
+        if !has_met_fault && !node.health.is_full {
+            node.health.refusals += 1;
         }
-        if refusals > REFUSALS_MAX && !node.health.is_full {
+        if node.health.refusals > REFUSALS_MAX {
             let reason = format!("replica {id} does not open although its disk is sound: {error}");
             return Err(Violation::new(Checker::Opening, reason));
         }
@@ -298,8 +299,21 @@ impl Simulation {
             return Err(Violation::new(Checker::Opening, reason));
         }
         let fault = if self.random.chance(500) { Fault::PowerCut } else { Fault::Kill };
+        self.node(id).health.stops += 1;
+        if health.is_damaged && health.stops >= STOPS_MAX {
+            // It knows of the damage and starts in vain: whoever runs it takes it away.
+            self.node(id).crash(fault);
+            self.lose(id);
+            return Ok(());
+        }
         self.crash(id, fault);
         Ok(())
+    }
+
+    fn lose(&mut self, id: ReplicaId) {
+        self.tell(|| format!("{id} is lost"));
+        self.node(id).lose();
+        self.figures.lost_replicas += 1;
     }
 
     /// A planned crash in the midst of an operation has taken the disk down.

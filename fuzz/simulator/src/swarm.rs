@@ -225,7 +225,7 @@ impl Shape {
             reads: 100 + 100 * u32::try_from(random.below(6)).unwrap_or(0),
             exchanges: 100 * u32::try_from(random.below(5)).unwrap_or(0),
             sessions: 250 * u32::try_from(random.below(5)).unwrap_or(0),
-            trouble: 3_000_000 + random.below(5_000_000),
+            trouble: 4_000_000 + random.below(12_000_000),
             memtable_size: memtables[random.index(memtables.len())],
         }
     }
