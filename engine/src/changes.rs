@@ -1,5 +1,6 @@
 //! What one entry is changing: a batch that can be read through.
 
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 
 use crate::{Batch, Direction, KeyspaceId, Pair, Range, Read, Result, Value};
@@ -10,14 +11,20 @@ pub struct Changes<'a> {
     base: &'a dyn Read,
     /// What the entry writes, in the order written.
     batch: &'a mut Batch,
-    /// The newest write of every changed key: none deletes it.
-    newest: BTreeMap<(KeyspaceId, Vec<u8>), Option<Value>>,
+    /// The newest write of every changed key; none deletes it. Filled from the batch when it is read:
+    /// most entries write once and read nothing after that.
+    newest: RefCell<Newest>,
+    /// How many bytes of the batch are in `newest`.
+    indexed: Cell<usize>,
 }
+
+type Newest = BTreeMap<(KeyspaceId, Vec<u8>), Option<Value>>;
 
 impl<'a> Changes<'a> {
     /// No changes yet over `base`; what is written is added to `batch`.
     pub fn new(base: &'a dyn Read, batch: &'a mut Batch) -> Self {
-        Self { base, batch, newest: BTreeMap::new() }
+        let indexed = Cell::new(batch.encoded().len());
+        Self { base, batch, newest: RefCell::default(), indexed }
     }
 
     /// Sets `key` to `value`.
@@ -26,9 +33,7 @@ impl<'a> Changes<'a> {
     ///
     /// As for [`Batch::put`].
     pub fn put(&mut self, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<()> {
-        self.batch.put(keyspace, key, value)?;
-        self.newest.insert((keyspace, key.to_vec()), Some(Value::from(value.to_vec())));
-        Ok(())
+        self.batch.put(keyspace, key, value)
     }
 
     /// Deletes `key`.
@@ -37,13 +42,10 @@ impl<'a> Changes<'a> {
     ///
     /// As for [`Batch::delete`].
     pub fn delete(&mut self, keyspace: KeyspaceId, key: &[u8]) -> Result<()> {
-        self.batch.delete(keyspace, key)?;
-        self.newest.insert((keyspace, key.to_vec()), None);
-        Ok(())
+        self.batch.delete(keyspace, key)
     }
 
-    /// Takes over an encoded batch whole, without the cost of being able to read it back through
-    /// these changes.
+    /// Takes over an encoded batch whole.
     ///
     /// # Errors
     ///
@@ -58,12 +60,28 @@ impl<'a> Changes<'a> {
         }
         Ok(())
     }
+
+    /// What the entry has written so far, to be read.
+    fn newest(&self) -> Ref<'_, Newest> {
+        let encoded = self.batch.encoded();
+        if self.indexed.get() < encoded.len() {
+            let mut newest = self.newest.borrow_mut();
+            for op in Batch::decode(&encoded[self.indexed.get()..]) {
+                let op = op.expect("a batch holds what it encoded");
+                let value = op.value.map(|value| Value::from(value.to_vec()));
+                newest.insert((op.keyspace, op.key.to_vec()), value);
+            }
+            self.indexed.set(encoded.len());
+        }
+        self.newest.borrow()
+    }
 }
 
 impl Read for Changes<'_> {
     fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Value>> {
-        if !self.newest.is_empty()
-            && let Some(newest) = self.newest.get(&(keyspace, key.to_vec()))
+        let newest = self.newest();
+        if !newest.is_empty()
+            && let Some(newest) = newest.get(&(keyspace, key.to_vec()))
         {
             return Ok(newest.clone());
         }
@@ -75,8 +93,8 @@ impl Read for Changes<'_> {
         keyspace: KeyspaceId,
         range: Range,
     ) -> Box<dyn Iterator<Item = Result<Pair>> + 'a> {
-        let changed = self
-            .newest
+        let newest = self.newest();
+        let changed = newest
             .range((keyspace, Vec::new())..)
             .take_while(move |((other, _), _)| *other == keyspace)
             .filter(|((_, key), _)| range.contains(key))

@@ -12,6 +12,7 @@
 //! before it is: it is applied from the caller's memory, in its turn.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use strandline_wal::{Lsn, Reader, Records, Wal};
@@ -24,10 +25,17 @@ use crate::{
     Batch, Entry, EntryKind, Error, Index, KeyspaceId, Machine, Result, Value, keyspace_entry,
 };
 
+/// Within a large group the machine is told of what is visible every so many entries: those who wait
+/// for the first need not wait for the last, and do their next write meanwhile.
+const PUBLISH_EVERY: u64 = 128;
+
 /// See the module's documentation.
 pub(crate) struct Committer {
     engine: Arc<Engine>,
     applier: Mutex<Applier>,
+    /// Whether an error has stopped the store: asked before every write, without waiting for whoever
+    /// is applying.
+    has_failed: AtomicBool,
     /// Signalled when `applied` has moved and somebody waits for that.
     moved: Condvar,
 }
@@ -75,7 +83,12 @@ impl Committer {
             sealed: false,
             failed: None,
         };
-        Ok(Self { engine, applier: Mutex::new(applier), moved: Condvar::new() })
+        Ok(Self {
+            engine,
+            applier: Mutex::new(applier),
+            has_failed: AtomicBool::new(false),
+            moved: Condvar::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Applier> {
@@ -147,6 +160,7 @@ impl Committer {
                 Ok(false) => break,
                 Err(error) => {
                     applier.fail(error);
+                    self.has_failed.store(true, Ordering::Release);
                     break;
                 }
             }
@@ -189,7 +203,10 @@ impl Committer {
 
     /// The error that stopped the store, if one did.
     pub(crate) fn check(&self) -> Result<()> {
-        self.lock().check()
+        match self.has_failed.load(Ordering::Acquire) {
+            true => self.lock().check(),
+            false => Ok(()),
+        }
     }
 
     /// The log has stopped: what waits there will not be applied.
@@ -228,6 +245,9 @@ impl Applier {
                 break;
             }
             self.apply(engine, Index(lsn.0), record.payload)?;
+            if lsn.0.is_multiple_of(PUBLISH_EVERY) {
+                self.machine.published(engine.applied());
+            }
         }
         if records.end().0 > self.limit.0.saturating_add(1) {
             self.unfinished = Some(records);

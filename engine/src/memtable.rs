@@ -1,141 +1,65 @@
 //! Sorted writes in memory.
 //!
-//! A memtable takes batches from one thread and is read by any number of others at the same time,
-//! without a lock. Every change is a cell of its own: nothing is overwritten, so a reader at an
-//! index sees exactly the cells up to that index, and a batch becomes visible when the engine moves
-//! its `applied` pointer past the batch's index, not before.
+//! A memtable takes batches from one thread and is read by any number of others at the same time.
+//! Every change is a cell of its own: nothing is overwritten, so a reader at an index sees exactly the
+//! cells up to that index, and a batch becomes visible when the engine moves its `applied` pointer
+//! past the batch's index, not before.
 //!
-//! The order is kept by a skip list, which stays behind this module: nobody else names it. What one
-//! batch writes lies in one allocation that all its cells share, so that a batch costs one
-//! allocation and each of its cells one node, whatever the count of keys and values. The price: a
-//! value that was read keeps the whole batch's bytes alive.
+//! ```text
+//! bounds      [ m ........ | t ........ | ... ]      one level of separators, few and hot
+//!            /             |            |
+//! leaves  [a c f k]   [m n p s]    [t u z]          sorted, up to LEAF_CELLS_MAX cells each
+//! ```
+//!
+//! It is a B-tree of two levels (Bayer and McCreight, 1972). What a search costs is the cache lines
+//! that it misses: a skip list misses one at nearly every step, this structure a few in one leaf. The
+//! directory is locked for writing only when a leaf is split; a leaf only while one cell goes in.
+//!
+//! What one batch writes lies in one allocation that all its cells share. The price: a value that was
+//! read keeps the whole batch's bytes alive.
 //!
 //! A memtable is *active* until it is sealed, and then never written again.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering as Order;
-use std::ops::Bound;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod leaf;
 
-use crossbeam_skiplist::SkipMap;
-use crossbeam_skiplist::map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::iter::Cursor;
-use crate::key::{Cell, CellKind, KEYSPACE_LEN, compare};
+use crate::key::{Cell, CellKind, KEYSPACE_LEN};
 use crate::{BATCH_LEN_MAX, Index, KeyspaceId, Op, Result, Value};
+use leaf::{Leaf, MemCell, Sought};
 
-/// What a cell costs in memory beside its key and value: the node with its tower and its share of
-/// the batch's allocation. An estimate; it keeps the memory of tiny values within bounds.
-const CELL_OVERHEAD: usize = 96;
-
-/// One version of one key, in memory.
-///
-/// Invariant: `start + key_len + value_len` is within `bytes`.
-struct MemCell {
-    /// What the batch wrote, shared by its cells.
-    bytes: Arc<[u8]>,
-    /// The entry that wrote it.
-    index: Index,
-    /// Where the full key starts; the value follows it.
-    start: u32,
-    /// Length of the full key in bytes.
-    key_len: u32,
-    /// Length of the value in bytes.
-    value_len: u32,
-    /// What it says.
-    kind: CellKind,
-}
-
-impl MemCell {
-    fn key(&self) -> &[u8] {
-        let start = to_usize(self.start);
-        &self.bytes[start..start + to_usize(self.key_len)]
-    }
-
-    fn value_range(&self) -> std::ops::Range<usize> {
-        let start = to_usize(self.start) + to_usize(self.key_len);
-        start..start + to_usize(self.value_len)
-    }
-
-    fn value(&self) -> Value {
-        Value::new(Arc::new(Arc::clone(&self.bytes)), self.value_range())
-    }
-}
-
-fn to_usize(number: u32) -> usize {
-    usize::try_from(number).expect("this program needs pointers of 32 bits or more")
-}
-
-/// Something with a place in the engine's order. Lets the skip list be searched by a borrowed key,
-/// without building a cell.
-trait Placed {
-    fn place(&self) -> (&[u8], Index);
-}
-
-impl Placed for MemCell {
-    fn place(&self) -> (&[u8], Index) {
-        (self.key(), self.index)
-    }
-}
-
-impl Placed for (&[u8], Index) {
-    fn place(&self) -> (&[u8], Index) {
-        *self
-    }
-}
-
-impl<'a> Borrow<dyn Placed + 'a> for MemCell {
-    fn borrow(&self) -> &(dyn Placed + 'a) {
-        self
-    }
-}
-
-impl Ord for dyn Placed + '_ {
-    fn cmp(&self, other: &Self) -> Order {
-        compare(self.place(), other.place())
-    }
-}
-
-impl PartialOrd for dyn Placed + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Order> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for dyn Placed + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Order::Equal
-    }
-}
-
-impl Eq for dyn Placed + '_ {}
-
-impl Ord for MemCell {
-    fn cmp(&self, other: &Self) -> Order {
-        compare(self.place(), other.place())
-    }
-}
-
-impl PartialOrd for MemCell {
-    fn partial_cmp(&self, other: &Self) -> Option<Order> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for MemCell {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Order::Equal
-    }
-}
-
-impl Eq for MemCell {}
+/// What a cell costs in memory beside its key and value: its places in the leaf, which is not always
+/// full, and its share of the batch's allocation. An estimate; it keeps the memory of tiny values
+/// within bounds.
+const CELL_OVERHEAD: usize = 112;
 
 /// Sorted writes of a range of entries.
 pub(crate) struct Memtable {
-    cells: SkipMap<MemCell, ()>,
+    directory: RwLock<Directory>,
     /// Estimated memory, in bytes.
     size: AtomicUsize,
+}
+
+/// The leaves in order, and what separates them.
+///
+/// Invariant: there is one leaf more than there are bounds, and leaf `n` holds the cells from
+/// `bounds[n - 1]` on and before `bounds[n]`.
+struct Directory {
+    bounds: Leaf,
+    leaves: Vec<RwLock<Leaf>>,
+}
+
+impl Directory {
+    /// The leaf in which a place lies.
+    fn leaf_of(&self, sought: &Sought<'_>) -> usize {
+        self.bounds.count_up_to(sought)
+    }
+
+    fn read_leaf(&self, number: usize) -> RwLockReadGuard<'_, Leaf> {
+        self.leaves[number].read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a lookup found.
@@ -152,7 +76,14 @@ pub(crate) struct Newest {
 impl Memtable {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Self { cells: SkipMap::new(), size: AtomicUsize::new(0) }
+        let leaves = vec![RwLock::new(Leaf::default())];
+        let directory = RwLock::new(Directory { bounds: Leaf::default(), leaves });
+        Self { directory, size: AtomicUsize::new(0) }
+    }
+
+    /// A panic elsewhere cannot leave the directory half changed: it is changed by what cannot panic.
+    fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Inserts what one entry changes; of several changes of one key the last one stays. `scratch`
@@ -187,27 +118,56 @@ impl Memtable {
             let bytes = Arc::clone(&bytes);
             let [start, key_len, value_len] = [start, key_len, value_len]
                 .map(|number| u32::try_from(number).expect("a batch is bounded by BATCH_LEN_MAX"));
-            self.cells.insert(MemCell { bytes, index, start, key_len, value_len, kind }, ());
+            self.insert_cell(MemCell { bytes, index, start, key_len, value_len, kind });
             size += CELL_OVERHEAD;
         }
         self.size.fetch_add(size, Ordering::Relaxed);
         scratch.shrink();
     }
 
+    fn insert_cell(&self, cell: MemCell) {
+        let cell = {
+            let directory = self.directory();
+            let number = directory.leaf_of(&cell.place());
+            let mut leaf = directory.leaves[number].write().unwrap_or_else(PoisonError::into_inner);
+            match leaf.insert(cell) {
+                Ok(()) => return,
+                Err(cell) => cell,
+            }
+        };
+        // The leaf is full. Nobody else splits it: there is one writer.
+        let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+        let number = directory.leaf_of(&cell.place());
+        let is_last = number + 1 == directory.leaves.len();
+        let leaf = directory.leaves[number].get_mut().unwrap_or_else(PoisonError::into_inner);
+        let upper = leaf.split(cell, is_last);
+        let bound = upper.first().expect("a split leaves something on both sides").clone();
+        directory.bounds.insert_at(number, bound);
+        directory.leaves.insert(number + 1, RwLock::new(upper));
+    }
+
     /// The newest version of `full_key` at or below `at`.
     pub(crate) fn get(&self, full_key: &[u8], at: Index) -> Option<Newest> {
-        let place: &dyn Placed = &(full_key, at);
-        let entry = self.cells.lower_bound(Bound::Included(place))?;
-        let cell = entry.key();
-        if cell.key() != full_key {
-            return None;
+        let sought = Sought::new(full_key, at);
+        let directory = self.directory();
+        let mut number = directory.leaf_of(&sought);
+        // The first cell at or after the place may be the first one of the next leaf.
+        while number < directory.leaves.len() {
+            let leaf = directory.read_leaf(number);
+            if let Some(cell) = leaf.at_or_after(&sought) {
+                if cell.key() != full_key {
+                    return None;
+                }
+                return Some(Newest { index: cell.index, kind: cell.kind, value: cell.value() });
+            }
+            number += 1;
         }
-        Some(Newest { index: cell.index, kind: cell.kind, value: cell.value() })
+        None
     }
 
     /// A cursor over all cells, of any index.
     pub(crate) fn cursor(&self) -> MemtableCursor<'_> {
-        MemtableCursor { memtable: self, entry: None }
+        MemtableCursor { memtable: self, run: Vec::new(), at: 0, run_len: RUN_LEN_MIN }
     }
 
     /// Estimated memory, in bytes.
@@ -241,53 +201,140 @@ impl Scratch {
     }
 }
 
+/// A cursor takes so many cells at first: whoever seeks often wants one or two.
+const RUN_LEN_MIN: usize = 4;
+/// And so many at the most, when it has gone on for a while: a few leaves' worth of pointers.
+const RUN_LEN_MAX: usize = 256;
+
 /// A cursor over a memtable. Cells that are inserted meanwhile may or may not be met.
+///
+/// It holds no lock between calls: it copies a run of cells, which share their bytes with the
+/// memtable, and fetches the next run from where that ends.
 pub(crate) struct MemtableCursor<'a> {
     memtable: &'a Memtable,
-    entry: Option<Entry<'a, MemCell, ()>>,
+    /// Neighbouring cells, in the engine's order.
+    run: Vec<MemCell>,
+    /// The cell under the cursor; off the end if there is none.
+    at: usize,
+    /// How many cells to take next time.
+    run_len: usize,
+}
+
+/// Where a run of cells lies.
+enum From<'s> {
+    /// At the place or after it.
+    AtOrAfter(&'s Sought<'s>),
+    /// Strictly after the place.
+    After(&'s Sought<'s>),
+    /// Strictly before the place: the run ends there.
+    Before(&'s Sought<'s>),
+    /// At the very end.
+    Last,
+}
+
+impl MemtableCursor<'_> {
+    /// Takes a run of cells and stands on the one nearest to `from`.
+    fn take(&mut self, from: From<'_>) {
+        self.run.clear();
+        let directory = self.memtable.directory();
+        match from {
+            From::AtOrAfter(sought) | From::After(sought) => {
+                let mut number = directory.leaf_of(sought);
+                let leaf = directory.read_leaf(number);
+                let mut start = match from {
+                    From::After(_) => leaf.count_up_to(sought),
+                    _ => leaf.count_before(sought),
+                };
+                leaf.copy(start, self.run_len, &mut self.run);
+                drop(leaf);
+                while self.run.len() < self.run_len && number + 1 < directory.leaves.len() {
+                    (number, start) = (number + 1, 0);
+                    let missing = self.run_len - self.run.len();
+                    directory.read_leaf(number).copy(start, missing, &mut self.run);
+                }
+                self.at = 0;
+            }
+            From::Before(_) | From::Last => {
+                let (mut number, mut end) = match from {
+                    From::Before(sought) => {
+                        let number = directory.leaf_of(sought);
+                        (number, directory.read_leaf(number).count_before(sought))
+                    }
+                    _ => (directory.leaves.len() - 1, usize::MAX),
+                };
+                loop {
+                    let leaf = directory.read_leaf(number);
+                    end = end.min(leaf.len());
+                    let start = end.saturating_sub(self.run_len);
+                    leaf.copy(start, end - start, &mut self.run);
+                    if !self.run.is_empty() || number == 0 {
+                        break;
+                    }
+                    (number, end) = (number - 1, usize::MAX);
+                }
+                self.at = self.run.len().saturating_sub(1);
+            }
+        }
+        self.run_len = (self.run_len * 2).min(RUN_LEN_MAX);
+    }
+
+    fn restart(&mut self) {
+        self.run_len = RUN_LEN_MIN;
+    }
 }
 
 impl Cursor for MemtableCursor<'_> {
     fn seek(&mut self, key: &[u8], index: Index) -> Result<()> {
-        let place: &dyn Placed = &(key, index);
-        self.entry = self.memtable.cells.lower_bound(Bound::Included(place));
+        self.restart();
+        self.take(From::AtOrAfter(&Sought::new(key, index)));
         Ok(())
     }
 
     fn seek_before(&mut self, key: &[u8], index: Index) -> Result<()> {
-        let place: &dyn Placed = &(key, index);
-        self.entry = self.memtable.cells.upper_bound(Bound::Excluded(place));
+        self.restart();
+        self.take(From::Before(&Sought::new(key, index)));
         Ok(())
     }
 
     fn first(&mut self) -> Result<()> {
-        self.entry = self.memtable.cells.front();
+        self.restart();
+        // Nothing is before the empty key at the highest index.
+        self.take(From::AtOrAfter(&Sought::new(&[], Index(u64::MAX))));
         Ok(())
     }
 
     fn last(&mut self) -> Result<()> {
-        self.entry = self.memtable.cells.back();
+        self.restart();
+        self.take(From::Last);
         Ok(())
     }
 
     fn next(&mut self) -> Result<()> {
-        self.entry = self.entry.take().and_then(|entry| entry.next());
+        if self.at + 1 < self.run.len() {
+            self.at += 1;
+        } else if let Some(last) = self.run.pop() {
+            self.take(From::After(&last.place()));
+        }
         Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
-        self.entry = self.entry.take().and_then(|entry| entry.prev());
+        if self.at > 0 {
+            self.at -= 1;
+        } else if !self.run.is_empty() {
+            let first = self.run.swap_remove(0);
+            self.take(From::Before(&first.place()));
+        }
         Ok(())
     }
 
     fn cell(&self) -> Option<Cell<'_>> {
-        let cell = self.entry.as_ref()?.key();
-        let value = &cell.bytes[cell.value_range()];
-        Some(Cell { key: cell.key(), index: cell.index, kind: cell.kind, value })
+        let cell = self.run.get(self.at)?;
+        Some(Cell { key: cell.key(), index: cell.index, kind: cell.kind, value: cell.payload() })
     }
 
     fn value(&self) -> Value {
-        self.entry.as_ref().expect("a cursor off the end has no value").key().value()
+        self.run.get(self.at).expect("a cursor off the end has no value").value()
     }
 }
 
@@ -358,5 +405,54 @@ mod tests {
     fn a_full_key_names_its_keyspace() {
         let keyspace = KeyspaceId(0x0102_0304);
         assert_eq!(keyspace_of(&full_key(keyspace, b"k")), keyspace);
+    }
+
+    #[test]
+    fn many_leaves_hold_what_a_sorted_map_holds() {
+        let mut random = strandline_wal::disk::simulated::Random::new(7);
+        for ascending in [false, true] {
+            let memtable = Memtable::new();
+            let mut scratch = Scratch::default();
+            let mut model = std::collections::BTreeMap::new();
+            for index in 1..=5_000_u64 {
+                let number = if ascending { index } else { random.below(900) };
+                // Short keys are zero-padded in a prefix, long ones go beyond it.
+                let text = format!("{number:04}");
+                let long = text.repeat(5);
+                let key = if number % 2 == 0 { text.as_bytes() } else { long.as_bytes() };
+                let mut batch = Batch::new();
+                batch.put(KeyspaceId::DEFAULT, key, &index.to_le_bytes()).unwrap();
+                memtable.insert(Index(index), batch.ops(), &mut scratch);
+                model.insert((key.to_vec(), u64::MAX - index), index);
+            }
+            let expected: Vec<(Vec<u8>, u64)> =
+                model.iter().map(|((key, _), index)| (key.clone(), *index)).collect();
+            let mut cursor = memtable.cursor();
+            let mut found = Vec::new();
+            cursor.first().unwrap();
+            while let Some(cell) = cursor.cell() {
+                found.push((cell.key[KEYSPACE_LEN..].to_vec(), cell.index.0));
+                cursor.next().unwrap();
+            }
+            assert!(found == expected, "forward");
+            found.clear();
+            cursor.last().unwrap();
+            while let Some(cell) = cursor.cell() {
+                found.push((cell.key[KEYSPACE_LEN..].to_vec(), cell.index.0));
+                cursor.prev().unwrap();
+            }
+            found.reverse();
+            assert!(found == expected, "backward");
+            for (key, index) in &expected {
+                let key = full_key(KeyspaceId::DEFAULT, key);
+                assert_eq!(memtable.get(&key, Index(*index)).unwrap().index, Index(*index));
+                cursor.seek_before(&key, Index(*index)).unwrap();
+                let before = cursor.cell().map(|cell| (cell.key.to_vec(), cell.index));
+                cursor.seek(&key, Index(*index)).unwrap();
+                assert_eq!(cursor.cell().map(|cell| cell.index), Some(Index(*index)));
+                cursor.prev().unwrap();
+                assert!(cursor.cell().map(|cell| (cell.key.to_vec(), cell.index)) == before);
+            }
+        }
     }
 }

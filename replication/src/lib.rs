@@ -30,14 +30,22 @@
 //! and applied the outcome is unknown, and only a session makes a retry safe.
 
 mod codec;
+mod consensus;
 mod error;
 mod event;
 mod hard_state;
+mod log;
+mod machine;
 mod membership;
 mod message;
 mod options;
+mod proposal;
+mod read;
 mod replica;
 mod status;
+mod terms;
+mod validate;
+mod watermark;
 
 pub use codec::{ENVELOPE_HEADER_LEN, decode, encode, frame_len};
 pub use error::{Error, Result};

@@ -76,6 +76,39 @@ impl MemberRole {
     }
 }
 
+/// What an entry of membership says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MembershipEntry {
+    /// These were the first members. Proposed by the first leader, so that a replica that joins and
+    /// reads the log from its beginning knows them too.
+    Found(Vec<Member>),
+    /// Makes these changes; none leaves a joint membership.
+    Change(Vec<MembershipChange>),
+}
+
+const FOUND: u8 = 0xf0;
+
+/// The command of an entry that names the first members.
+pub(crate) fn encode_founders(members: &[Member]) -> Vec<u8> {
+    let changes: Vec<_> = members.iter().copied().map(MembershipChange::Set).collect();
+    let mut bytes = vec![FOUND];
+    bytes.extend_from_slice(&encode_changes(&changes));
+    bytes
+}
+
+/// What the command of an entry of membership says.
+pub(crate) fn decode_entry(command: &[u8]) -> Result<MembershipEntry> {
+    let Some((&FOUND, rest)) = command.split_first() else {
+        return Ok(MembershipEntry::Change(decode_changes(command)?));
+    };
+    let founder = |change| match change {
+        MembershipChange::Set(member) => Ok(member),
+        MembershipChange::Remove(_) => Err(malformed(1, "a founder is not removed".into())),
+    };
+    let members = decode_changes(rest)?.into_iter().map(founder).collect::<Result<_>>()?;
+    Ok(MembershipEntry::Found(members))
+}
+
 fn malformed(offset: usize, reason: String) -> Error {
     Error::Message { offset, reason }
 }
@@ -241,6 +274,9 @@ mod tests {
         assert_eq!(decode_changes(&bytes).unwrap(), changes);
         assert_eq!(decode_changes(&[]).unwrap(), []);
         assert!(decode_changes(&bytes[..bytes.len() - 1]).is_err());
+        let found = decode_entry(&encode_founders(&[voter(1), voter(2)])).unwrap();
+        assert_eq!(found, MembershipEntry::Found(vec![voter(1), voter(2)]));
+        assert_eq!(decode_entry(&[]).unwrap(), MembershipEntry::Change(vec![]));
         let mut membership = Membership::new(&[voter(2), voter(1)]);
         membership.apply(&changes);
         let mut bytes = Vec::new();

@@ -1,18 +1,63 @@
-//! One replica: events in, effects out.
+//! One replica: events in, effects out, in the one legal order.
+//!
+//! ```text
+//! event -> consensus -> Ready: save term and vote (synced), append entries (not waited for),
+//!                              send what may go before they are durable
+//!          the log has moved:  report what is durable, send what waited for it
+//!          committed:          apply, then answer
+//! ```
+//!
+//! A `Ready` whose entries the log cannot take at once (a conflicting end must be dropped and writes
+//! are in flight, too much waits, the disk is full) stalls: it is tried again after each event, and
+//! until then the consensus is told of nothing but time that passes without it.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use strandline_engine::{Db, Machine};
+use bytes::Bytes;
+use strandline_engine::{Commit, Db, Index, Machine, group_dir};
 use strandline_wal::disk::Disk;
 
-use crate::{Error, Event, Options, Output, Result, Status};
+use crate::consensus::{Consensus, Ready};
+use crate::hard_state::{HardState, HardStateFile};
+use crate::log::{Appended, Log};
+use crate::machine::{ReplicatedMachine, Shared};
+use crate::message::{Body, Message};
+use crate::read::Reads;
+use crate::validate::{Facts, Refusals, validate};
+use crate::watermark::Watermarks;
+use crate::{
+    Doubt, Envelope, Error, Event, Membership, Options, Outcome, Output, ReplicaId, Result, Term,
+};
 
 /// A replica of a store, stepped by its driver.
-#[derive(Debug)]
 pub struct Replica {
-    db: Db,
-    status: Status,
+    pub(crate) consensus: Consensus,
+    pub(crate) hard: HardStateFile,
+    pub(crate) shared: Shared,
+    pub(crate) options: Options,
+    pub(crate) reads: Reads,
+    pub(crate) watermarks: Watermarks,
+    pub(crate) refusals: Refusals,
+    /// A `Ready` that the log could not take yet.
+    pub(crate) stalled: Option<Ready>,
+    /// Those that were taken and are not durable, oldest first.
+    unpersisted: VecDeque<Unpersisted>,
+    /// Everything up to here may be applied.
+    committed: Index,
+    /// In which term this leader has proposed the first members.
+    founded_in: Term,
+    /// The first error; the replica takes no more events then.
+    failure: Option<String>,
+}
+
+/// What waits for the log.
+struct Unpersisted {
+    number: u64,
+    /// The last entry that has to be durable.
+    last: u64,
+    messages: Vec<(ReplicaId, Message)>,
 }
 
 impl Replica {
@@ -22,13 +67,42 @@ impl Replica {
     ///
     /// If the directory is in use, damaged, or another replica's; [`Error::InvalidOption`].
     pub fn open(
-        _disk: Arc<dyn Disk>,
-        _dir: &Path,
-        options: Options,
-        _machine: Box<dyn Machine>,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        mut options: Options,
+        machine: Box<dyn Machine>,
     ) -> Result<Replica> {
         options.validate()?;
-        Err(Error::Stopped { reason: "replicas cannot be opened yet".into() })
+        options.db.commit = Commit::WhenTold;
+        let group_dir = group_dir(dir);
+        disk.create_dir_all(&group_dir)?;
+        let hard = HardStateFile::open(&*disk, &group_dir)?;
+        let shared = Shared::default();
+        shared.lock().membership = Membership::new(&options.members);
+        let machine = ReplicatedMachine::new(machine, shared.clone());
+        let has_threads = options.db.background;
+        let db = Db::open_with(disk.clone(), dir, options.db.clone(), Box::new(machine))?;
+        let hard = open_hard_state(&*disk, &group_dir, hard, &db, &options)?;
+        let terms = shared.lock().terms.clone();
+        let log = Log::open(db, terms, has_threads)?;
+        let state = hard.get();
+        let membership = shared.lock().membership.clone();
+        let committed = log.db().applied();
+        let consensus = Consensus::open(&options, log, (state.term, state.vote), &membership)?;
+        Ok(Self {
+            reads: Reads::new(options.id, state.openings),
+            watermarks: Watermarks::new(committed),
+            refusals: Refusals::default(),
+            consensus,
+            hard,
+            shared,
+            options,
+            stalled: None,
+            unpersisted: VecDeque::new(),
+            committed,
+            founded_in: Term(0),
+            failure: None,
+        })
     }
 
     /// Takes one event, and adds to `output` what follows from it.
@@ -37,18 +111,259 @@ impl Replica {
     ///
     /// [`Error::Message`] if a peer's message was refused: nothing has changed. All other errors stop
     /// the replica.
-    pub fn step(&mut self, _event: Event, _output: &mut Output) -> Result<()> {
-        Err(Error::Stopped { reason: "replicas cannot be stepped yet".into() })
+    pub fn step(&mut self, event: Event, output: &mut Output) -> Result<()> {
+        if let Some(reason) = &self.failure {
+            self.refuse_stopped(&event, output);
+            return Err(Error::Stopped { reason: reason.clone() });
+        }
+        let taken = self.take(event, output).and_then(|refused| {
+            self.advance(output)?;
+            refused.map_or(Ok(()), Err)
+        });
+        if let Err(error) = &taken
+            && !matches!(error, Error::Message { .. })
+        {
+            self.failure = Some(error.to_string());
+        }
+        taken
+    }
+
+    /// Takes an event; an error in the answer is a peer's fault, and does not stop the replica.
+    fn take(&mut self, event: Event, output: &mut Output) -> Result<Option<Error>> {
+        match event {
+            Event::Tick => self.tick(),
+            Event::Received(envelope) => return self.receive(envelope),
+            Event::Propose { token, entries, session } => {
+                self.propose(token, entries, session, output)?;
+            }
+            Event::Read { token } => self.read(token, output),
+            Event::LogMoved => {}
+            Event::Unreachable(id) => {
+                if self.stalled.is_none() {
+                    self.consensus.unreachable(id);
+                }
+            }
+            Event::Transfer { to } => self.transfer(to),
+            Event::ChangeMembership { token, changes } => {
+                self.change_membership(token, &changes, output)?;
+            }
+            Event::Campaign => {
+                if self.may_campaign() {
+                    self.consensus.campaign();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn tick(&mut self) {
+        let patience = 2 * u64::from(self.options.heartbeat_ticks);
+        let again = self.reads.tick(patience);
+        self.watermarks.tick(&self.consensus);
+        // A replica whose disk does not keep up lets others lead, and must not decide alone.
+        let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
+        if self.stalled.is_some() || waits && !self.consensus.is_leader() {
+            return;
+        }
+        self.consensus.tick();
+        if let Some(context) = again
+            && self.consensus.leader().is_some()
+        {
+            self.consensus.read(context);
+        }
+    }
+
+    fn may_campaign(&self) -> bool {
+        let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
+        self.stalled.is_none() && !waits
+    }
+
+    fn receive(&mut self, envelope: Envelope) -> Result<Option<Error>> {
+        let facts = Facts {
+            id: self.options.id,
+            group: self.options.group,
+            term: self.consensus.term(),
+            leader: self.consensus.leader(),
+            is_leader: self.consensus.is_leader(),
+            last: Index(self.consensus.log().last()),
+        };
+        if let Err(error) = validate(&envelope, &facts) {
+            self.refusals.count(envelope.from);
+            return Ok(Some(error));
+        }
+        // While the log takes nothing, a message is as good as lost.
+        if self.stalled.is_none() {
+            self.consensus.receive(envelope.from, envelope.message)?;
+        }
+        Ok(None)
+    }
+
+    /// Does what follows, until nothing does.
+    fn advance(&mut self, output: &mut Output) -> Result<()> {
+        loop {
+            self.consensus.log().drive()?;
+            self.settle(output);
+            let ready = self.stalled.take().or_else(|| self.consensus.next());
+            if let Some(ready) = ready {
+                self.stalled = self.handle(ready, output)?;
+                if self.stalled.is_none() {
+                    continue;
+                }
+            }
+            if self.apply(output)? || self.follow_up()? {
+                continue;
+            }
+            break;
+        }
+        self.announce(output);
+        Ok(())
+    }
+
+    /// Reports what has become durable, and sends what waited for it.
+    fn settle(&mut self, output: &mut Output) {
+        let durable = self.consensus.log().durable();
+        let mut number = None;
+        while let Some(oldest) = self.unpersisted.front()
+            && oldest.last <= durable
+        {
+            let settled = self.unpersisted.pop_front().expect("it was there just above");
+            number = Some(settled.number);
+            self.send(settled.messages, output);
+        }
+        if let Some(number) = number {
+            self.consensus.persisted(number);
+        }
+    }
+
+    /// Handles one `Ready`; gives it back if the log cannot take it yet.
+    fn handle(&mut self, mut ready: Ready, output: &mut Output) -> Result<Option<Ready>> {
+        if let Some((term, vote)) = ready.hard {
+            let saved = self.hard.get();
+            if (saved.term, saved.vote) != (term, vote) {
+                self.hard.save(HardState { term, vote, ..saved })?;
+            }
+        }
+        if !self.append(&mut ready)? {
+            return Ok(Some(ready));
+        }
+        self.committed = self.committed.max(ready.committed.unwrap_or_default());
+        for (index, context) in std::mem::take(&mut ready.reads) {
+            self.reads.confirm(index, &context);
+        }
+        let (number, sends_now) = (ready.number, ready.sends_now);
+        let mut messages = self.consensus.taken(ready);
+        let last = self.consensus.log().last();
+        if sends_now {
+            self.send(std::mem::take(&mut messages), output);
+        } else {
+            // That a leader was heard is true before its entries are durable.
+            let is_answer =
+                |(_, message): &(_, Message)| matches!(message.body, Body::HeartbeatAnswer { .. });
+            let (now, later) = messages.into_iter().partition(is_answer);
+            self.send(now, output);
+            messages = later;
+        }
+        self.unpersisted.push_back(Unpersisted { number, last, messages });
+        Ok(None)
+    }
+
+    /// Appends the entries of a `Ready`; `false` if the log cannot take them all now.
+    fn append(&mut self, ready: &mut Ready) -> Result<bool> {
+        if ready.entries.is_empty() {
+            return Ok(true);
+        }
+        let log = self.consensus.log_mut();
+        if ready.first <= log.last() {
+            if !log.is_idle() {
+                return Ok(false);
+            }
+            log.truncate(ready.first - 1)?;
+        }
+        while !ready.entries.is_empty() {
+            let count = first_piece(&ready.entries, self.options.db.wal.segment_size / 4);
+            match log.append(&ready.entries[..count])? {
+                Appended::Done => {
+                    ready.entries.drain(..count);
+                    ready.first = log.last() + 1;
+                }
+                Appended::Wait | Appended::Full => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn send(&self, messages: Vec<(ReplicaId, Message)>, output: &mut Output) {
+        let (from, group) = (self.options.id, self.options.group);
+        let envelopes = messages.into_iter();
+        output.messages.extend(envelopes.map(|(to, message)| Envelope {
+            from,
+            to,
+            group,
+            message,
+        }));
+    }
+
+    /// Applies what is committed; `false` if there was nothing.
+    fn apply(&mut self, output: &mut Output) -> Result<bool> {
+        let before = self.db().applied();
+        if before >= self.committed {
+            return Ok(false);
+        }
+        let applied = self.db().commit(self.committed)?;
+        if applied == before {
+            return Ok(false);
+        }
+        self.tell_changes()?;
+        self.consensus.applied(applied);
+        self.watermarks.applied(applied, self.consensus.log(), output);
+        Ok(true)
+    }
+
+    /// Says what has changed, after everything has been done.
+    fn announce(&mut self, output: &mut Output) {
+        self.watermarks.announce(&self.consensus, output);
+        if self.consensus.leader() != self.watermarks.read_from() {
+            let leader = self.consensus.leader();
+            self.watermarks.set_read_from(leader);
+            self.refuse_reads(leader, output);
+        }
+        let applied = self.db().applied();
+        for token in self.reads.take_readable(applied) {
+            output.outcomes.push(Outcome::Readable { token, index: applied });
+        }
+    }
+
+    /// What a leader does by itself; `true` if that was something.
+    fn follow_up(&mut self) -> Result<bool> {
+        if self.stalled.is_some() {
+            return Ok(false);
+        }
+        self.begin_reads();
+        let is_founded = self.shared.lock().is_founded;
+        let term = self.consensus.term();
+        if is_founded || !self.consensus.is_leader() || self.founded_in == term {
+            return Ok(false);
+        }
+        let founded = self.found()?;
+        if founded {
+            self.founded_in = term;
+        }
+        Ok(founded)
     }
 
     /// The store, for reading.
     pub fn db(&self) -> &Db {
-        &self.db
+        self.consensus.log().db()
     }
 
-    /// What the replica is, knows and lacks.
-    pub fn status(&self) -> Status {
-        self.status.clone()
+    /// Who the replica is, and what it has promised.
+    pub fn hard_state(&self) -> HardState {
+        self.hard.get()
+    }
+
+    /// How many messages of peers were refused.
+    pub fn refused_messages(&self) -> u64 {
+        self.refusals.total()
     }
 
     /// Makes everything durable and gives the directory free.
@@ -57,6 +372,60 @@ impl Replica {
     ///
     /// If not everything could be made durable.
     pub fn close(self) -> Result<()> {
-        Ok(self.db.close()?)
+        Ok(self.db().close()?)
+    }
+}
+
+/// How many entries from the front go together: about `len_max` bytes, at least one.
+fn first_piece(entries: &[Bytes], len_max: u64) -> usize {
+    let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
+    let mut len = 0;
+    let fits = |entry: &&Bytes| {
+        len += entry.len();
+        len <= len_max
+    };
+    entries.iter().take_while(fits).count().max(1)
+}
+
+/// The hard state of the directory, or a new one where everything is new.
+fn open_hard_state(
+    disk: &dyn Disk,
+    dir: &Path,
+    found: Option<HardStateFile>,
+    db: &Db,
+    options: &Options,
+) -> Result<HardStateFile> {
+    let Some(hard) = found else {
+        let is_empty = db.applied() == Index(0) && db.log().last().0 == 0;
+        if !is_empty || !options.may_create {
+            let reason = match is_empty {
+                false => "it holds a log, and no file says whose".to_owned(),
+                true => format!("it is empty, and replica {} exists", options.id),
+            };
+            return Err(Error::Identity { reason });
+        }
+        let (group, id) = (options.group, options.id);
+        let state = HardState { group, id, openings: 1, ..HardState::default() };
+        return HardStateFile::create(disk, dir, state);
+    };
+    let state = hard.get();
+    if (state.group, state.id) != (options.group, options.id) {
+        let reason = format!(
+            "{} says replica {} of group {}, and this is to be replica {} of group {}",
+            hard.path().display(),
+            state.id,
+            state.group,
+            options.id,
+            options.group
+        );
+        return Err(Error::Identity { reason });
+    }
+    debug_assert!(state.doubt <= Doubt::Everything, "it was decoded");
+    Ok(hard)
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Replica").field("status", &self.status()).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! What a replica shows of itself.
 
-use crate::{Doubt, Index, MemberRole, Membership, ReplicaId, Term};
+use crate::consensus::Progress;
+use crate::{Doubt, Index, MemberRole, Membership, Replica, ReplicaId, Term};
 
 /// What a replica does in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,4 +83,44 @@ pub enum PeerState {
     Replicating,
     /// A snapshot, because the log does not go back so far any more.
     Snapshotting,
+}
+
+impl Replica {
+    /// What the replica is, knows and lacks.
+    pub fn status(&self) -> Status {
+        let consensus = &self.consensus;
+        let log = consensus.log();
+        let membership = self.shared.lock().membership.clone();
+        let last = log.last();
+        let is_leader = consensus.is_leader();
+        let peer = |peer: Progress| PeerStatus {
+            id: peer.id,
+            role: membership.get(peer.id).map_or(MemberRole::Voter, |member| member.role),
+            state: peer.state,
+            matched: Index(peer.matched),
+            lag_entries: last.saturating_sub(peer.matched),
+            lag_bytes: log.bytes_after(peer.matched),
+            lag_ticks: self.watermarks.lag_ticks(peer.id),
+            is_active: peer.is_active,
+            sending: None,
+        };
+        let others = consensus.progress().into_iter();
+        let others = others.filter(|peer| is_leader && peer.id != self.options.id);
+        Status {
+            id: self.options.id,
+            role: consensus.role(),
+            term: consensus.term(),
+            leader: consensus.leader(),
+            committed: consensus.committed(),
+            everywhere: if is_leader { self.watermarks.everywhere() } else { Index(0) },
+            applied: self.db().applied(),
+            last: Index(last),
+            durable: Index(log.durable()),
+            first: Index(log.first()),
+            doubt: self.hard.get().doubt,
+            peers: others.map(peer).collect(),
+            receiving: None,
+            membership,
+        }
+    }
 }

@@ -25,6 +25,8 @@ pub struct Apply<'a, 'c> {
     pub cache: &'a Cache,
     /// Takes what is written, to be put into the cache when it is visible.
     pub written: &'a mut Vec<Entry>,
+    /// Memory to work in.
+    pub scratch: &'a mut Vec<u8>,
     /// Where the databases are.
     pub databases: &'a mut Databases,
     /// In which database.
@@ -106,7 +108,8 @@ impl Apply<'_, '_> {
         let value = encode_string(payload, expire_ms);
         self.changes.put(DATA, &place.data_key, &value)?;
         self.cache.begin_write(&place.data_key);
-        self.written.push(Entry::new(&place.data_key, Some(&value)));
+        let entry = Entry::with_scratch(&place.data_key, Some(&value), self.scratch);
+        self.written.push(entry);
         let before = place.stored.as_ref().map(Stored::expire_ms);
         if before.is_none() {
             self.databases.get_mut(place.database).keys += 1;

@@ -100,14 +100,18 @@ const KEY_START: usize = 5;
 impl Entry {
     /// A key that has this value, in its stored form, or none.
     pub fn new(data_key: &[u8], value: Option<&[u8]>) -> Self {
+        Self::with_scratch(data_key, value, &mut Vec::new())
+    }
+
+    /// As [`new`](Entry::new), with memory to work in that the caller keeps for the next call.
+    pub fn with_scratch(data_key: &[u8], value: Option<&[u8]>, scratch: &mut Vec<u8>) -> Self {
         let key_len = u32::try_from(data_key.len()).expect("the engine bounds keys");
-        let mut bytes =
-            Vec::with_capacity(KEY_START + data_key.len() + value.map_or(0, <[u8]>::len));
-        bytes.extend_from_slice(&key_len.to_le_bytes());
-        bytes.push(u8::from(value.is_some()));
-        bytes.extend_from_slice(data_key);
-        bytes.extend_from_slice(value.unwrap_or_default());
-        Self(bytes.into())
+        scratch.clear();
+        scratch.extend_from_slice(&key_len.to_le_bytes());
+        scratch.push(u8::from(value.is_some()));
+        scratch.extend_from_slice(data_key);
+        scratch.extend_from_slice(value.unwrap_or_default());
+        Self(Arc::from(scratch.as_slice()))
     }
 
     fn value_start(&self) -> usize {

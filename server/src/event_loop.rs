@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, LocalSet};
 
 use crate::client::Client;
 use crate::clock;
+use crate::lead::Lead;
 use crate::server::Server;
 use crate::session::Session;
 use crate::submission::{Mailbox, Run};
@@ -114,7 +115,12 @@ impl EventLoop {
     ///
     /// If the system has no resources for a loop.
     pub fn run(server: Arc<Server>, post: Arc<Post>) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let lead = Lead::default();
+        let requester = (server.clone(), post.mailbox.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(move || lead.end_round(&requester.0.store, &requester.1))
+            .build()?;
         let event_loop =
             Rc::new(EventLoop { server, post, sessions: RefCell::new(HashMap::new()) });
         LocalSet::new().block_on(&runtime, event_loop.serve());

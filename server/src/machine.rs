@@ -79,6 +79,8 @@ pub struct Machine {
     shared: Arc<Shared>,
     /// What was written by entries that are not visible yet, in order.
     written: Vec<cache::Entry>,
+    /// Memory to work in.
+    scratch: Vec<u8>,
     /// Holds the places of the arguments of the command in execution.
     spans: Vec<Span>,
 }
@@ -91,6 +93,7 @@ impl Machine {
             answers,
             shared,
             written: Vec::new(),
+            scratch: Vec::new(),
             spans: Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ impl EngineMachine for Machine {
             databases: &mut self.databases,
             cache: &self.shared.cache,
             written: &mut self.written,
+            scratch: &mut self.scratch,
             database: usize::from(entry.header.database),
             time_ms: entry.header.time_ms,
         };

@@ -88,7 +88,8 @@ impl Store {
         Ok((store, threads))
     }
 
-    /// Proposes a run: its entries are `payloads`, its session will be told.
+    /// Proposes a run: its entries are `payloads`, its session will be told. They are made durable
+    /// when the session's thread has given all sessions their turn (see [`crate::lead`]).
     ///
     /// # Errors
     ///
@@ -97,6 +98,9 @@ impl Store {
         let count = run.count;
         debug_assert_eq!(u64::try_from(payloads.len()), Ok(count), "an entry for each write");
         let durability = self.durability();
+        let mailbox = Arc::clone(&run.mailbox);
+        let len = payloads.iter().map(|payload| payload.len()).sum::<usize>();
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
         let mut run = Some(run);
         let registered = self.db.append_then(payloads, durability, |last| {
             if let Some(mut run) = run.take() {
@@ -107,12 +111,23 @@ impl Store {
         match registered {
             Ok(last) => {
                 if durability == Durability::Disk {
-                    self.db.request(last);
+                    mailbox.want(last, len);
                 }
                 Ok(())
             }
             Err(error) => Err(Box::new(Refused { error, run })),
         }
+    }
+
+    /// Has the entries up to `index` made durable, without waiting.
+    pub fn request(&self, index: Index) {
+        self.db.request(index);
+    }
+
+    /// Makes the entries up to `index` durable in the calling thread, if the disk is idle and no more
+    /// than `size_max` bytes wait; else has it done. Returns whether the calling thread did it.
+    pub fn lead_once(&self, index: Index, size_max: usize) -> bool {
+        self.db.lead_once(index, size_max)
     }
 
     /// Proposes a command of the server's own and waits until it is applied.

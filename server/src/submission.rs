@@ -10,6 +10,7 @@
 //! and runs are registered in the order of their entries.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strandline_engine::Index;
@@ -54,9 +55,39 @@ pub struct Mailbox {
     runs: Mutex<Vec<Run>>,
     /// Wakes the thread.
     pub notify: Notify,
+    /// The last entry that sessions of the thread have appended and not had made durable yet; 0 if
+    /// there is none. Written by that thread only.
+    wanted: AtomicU64,
+    /// Bytes of the entries appended since `wanted` was taken.
+    wanted_len: AtomicU64,
+}
+
+/// What the sessions of a thread have appended in one round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The last entry.
+    pub last: Index,
+    /// Bytes of all of them.
+    pub len: u64,
 }
 
 impl Mailbox {
+    /// Notes that entries of so many bytes, the last of them at `last`, are to be made durable before
+    /// the thread sleeps.
+    pub fn want(&self, last: Index, len: u64) {
+        self.wanted.fetch_max(last.0, Ordering::Relaxed);
+        self.wanted_len.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// What has been noted since the last time.
+    pub fn take_wanted(&self) -> Option<Wanted> {
+        if self.wanted.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let last = Index(self.wanted.swap(0, Ordering::Relaxed));
+        Some(Wanted { last, len: self.wanted_len.swap(0, Ordering::Relaxed) })
+    }
+
     /// Takes everything that has been delivered.
     pub fn take(&self, into: &mut Vec<Run>) {
         into.append(&mut lock(&self.runs));

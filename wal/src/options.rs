@@ -70,8 +70,8 @@ impl Options {
         Ok(())
     }
 
-    /// The largest payload that fits into a segment of this size.
-    pub(crate) fn payload_len_max(&self) -> usize {
+    /// The largest payload that fits into a segment of this size, in bytes.
+    pub fn payload_len_max(&self) -> usize {
         // A segment header block, a group header and the padding behind the record.
         let overhead = 3 * BLOCK_LEN;
         let room = usize::try_from(self.segment_size - overhead).unwrap_or(usize::MAX);

@@ -258,6 +258,12 @@ impl Wal {
         self.shared.request(lsn);
     }
 
+    /// As [`request`](Wal::request), but writes what is pending in the calling thread if nothing is in
+    /// flight and it is at most `size_max` bytes. Returns whether it did.
+    pub fn lead_once(&self, lsn: Lsn, size_max: usize) -> bool {
+        self.shared.lead_once(lsn, size_max)
+    }
+
     /// Drives the log until it is closed or poisoned: for threads that commit on behalf of others.
     ///
     /// # Errors

@@ -1,0 +1,323 @@
+//! The entries of a replica: its store's log, and the end of it in memory.
+//!
+//! A position in the log is an index, and a record is an entry whose header has its term. Nothing else
+//! is kept on disk. In memory are the terms of all entries that can still be asked for, and the bytes
+//! of the newest ones: all that are not durable yet, because the log serves only what is, and what
+//! peers that keep up are going to need.
+//!
+//! Invariant: `first <= applied + 1`, `durable <= last`; the cache ends at `last` and holds all that
+//! is not durable.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use strandline_engine::{Db, ENTRY_HEADER_LEN, Entry, EntryKind, Index};
+use strandline_wal::{Lsn, Reader, Records};
+
+use crate::terms::Terms;
+use crate::{Error, Result};
+
+/// Durable entries kept in memory for peers that keep up, in bytes.
+const CACHE_LEN_MAX: u64 = 16 << 20;
+
+/// How many places in the log are remembered, for peers that are being brought up to date. Each holds
+/// at most one segment.
+const CURSORS_MAX: usize = 8;
+
+/// See the module's documentation.
+pub(crate) struct Log {
+    db: Db,
+    /// Terms up to the last entry.
+    terms: Terms,
+    /// The newest entries, oldest first.
+    cache: VecDeque<Cached>,
+    /// Entries of membership that are not known to be applied.
+    memberships: BTreeSet<u64>,
+    /// Where peers that are behind have read to.
+    cursors: RefCell<Vec<Cursor>>,
+    /// Whether threads of the driver write the log; else it is pumped.
+    has_threads: bool,
+    /// The last entry.
+    last: u64,
+    /// Bytes of all entries ever seen here; the cache's entries say where each ends.
+    bytes: u64,
+}
+
+struct Cached {
+    payload: Bytes,
+    /// Bytes of all entries up to this one.
+    end: u64,
+}
+
+struct Cursor {
+    reader: Reader,
+    /// Records that were read and not all used.
+    records: Option<Records>,
+    next: u64,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// The entries stand in the log.
+    Done,
+    /// Too much waits for the disk; nothing has changed.
+    Wait,
+    /// The disk is full; nothing has changed.
+    Full,
+}
+
+fn header_of(index: u64, payload: &[u8]) -> Result<strandline_engine::EntryHeader> {
+    Ok(Entry::decode(Index(index), payload)?.header)
+}
+
+impl Log {
+    /// Takes up the log of a store that was just opened; `terms` are those up to its flushed index.
+    pub(crate) fn open(db: Db, terms: Terms, has_threads: bool) -> Result<Self> {
+        let mut log = Self {
+            terms,
+            cache: VecDeque::new(),
+            memberships: BTreeSet::new(),
+            cursors: RefCell::default(),
+            has_threads,
+            last: db.flushed().0,
+            bytes: 0,
+            db,
+        };
+        log.drop_if_foreign()?;
+        let mut reader = log.db.log().reader(Lsn(log.db.flushed().0 + 1));
+        while let Some(records) = reader.next_records()? {
+            for record in records.iter() {
+                let (lsn, record) = record.map_err(damaged)?;
+                log.note(lsn.0, Bytes::copy_from_slice(record.payload))?;
+            }
+            log.shrink();
+        }
+        Ok(log)
+    }
+
+    /// A crash after a snapshot was installed and before the log began anew may leave a log that does
+    /// not lead up to the state: none of it counts.
+    fn drop_if_foreign(&mut self) -> Result<()> {
+        let flushed = self.last;
+        let wal = self.db.log();
+        if flushed < wal.first().0 || flushed > wal.last().0 {
+            return Ok(());
+        }
+        let entries = self.read(flushed, flushed + 1, u64::MAX)?;
+        let terms = entries.first().map(|payload| header_of(flushed, payload)).transpose()?;
+        if terms.map(|header| header.term) != self.terms.get(flushed) {
+            self.db.reset_log(Index(flushed + 1))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// The first entry that is there whole, and the term of whose predecessor is known.
+    pub(crate) fn first(&self) -> u64 {
+        let first = self.db.log().first().0;
+        match self.terms.first() {
+            _ if first <= 1 => 1,
+            Some(known) => first.max(known + 1),
+            None => self.last() + 1,
+        }
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(crate) fn durable(&self) -> u64 {
+        self.db.log().durable().0
+    }
+
+    /// Whether everything is durable, so that the end may be dropped without waiting.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.durable() == self.last()
+    }
+
+    /// The term of an entry from the one before the first to the last; 0 before all.
+    pub(crate) fn term(&self, index: u64) -> Option<u64> {
+        if index == 0 {
+            return Some(0);
+        }
+        if index > self.last() { None } else { self.terms.get(index) }
+    }
+
+    /// Whether this entry changes the membership and is not known to be applied.
+    pub(crate) fn is_membership(&self, index: u64) -> bool {
+        self.memberships.contains(&index)
+    }
+
+    /// Appends entries, all or none.
+    pub(crate) fn append(&mut self, payloads: &[Bytes]) -> Result<Appended> {
+        let slices: Vec<&[u8]> = payloads.iter().map(|payload| &payload[..]).collect();
+        match self.db.log().try_append_all(&slices) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(Appended::Wait),
+            Err(error) if error.is_full() => return Ok(Appended::Full),
+            Err(error) => return Err(error.into()),
+        }
+        for payload in payloads {
+            self.note(self.last + 1, payload.clone())?;
+        }
+        assert_eq!(self.last, self.db.log().last().0, "only the replica appends to its log");
+        self.shrink();
+        Ok(Appended::Done)
+    }
+
+    fn note(&mut self, index: u64, payload: Bytes) -> Result<()> {
+        let header = header_of(index, &payload)?;
+        if header.kind == EntryKind::MEMBERSHIP {
+            self.memberships.insert(index);
+        }
+        self.terms.push(index, header.term);
+        self.last = index;
+        self.bytes += u64::try_from(payload.len()).expect("a length fits 64 bits");
+        self.cache.push_back(Cached { payload, end: self.bytes });
+        Ok(())
+    }
+
+    /// Lets go of the oldest entries in memory.
+    fn shrink(&mut self) {
+        let durable = self.durable();
+        while let Some(oldest) = self.cache.front()
+            && self.bytes - oldest.end > CACHE_LEN_MAX
+            && self.cache_first() <= durable
+        {
+            self.cache.pop_front();
+        }
+    }
+
+    /// Index of the first entry in memory; the one after the last if there is none.
+    fn cache_first(&self) -> u64 {
+        self.last() + 1 - u64::try_from(self.cache.len()).expect("a length fits 64 bits")
+    }
+
+    /// Drops the entries after `last`. The log must be idle.
+    pub(crate) fn truncate(&mut self, last: u64) -> Result<()> {
+        assert!(self.is_idle(), "a truncation would wait for the disk");
+        let kept = (last + 1).saturating_sub(self.cache_first());
+        self.cache.truncate(usize::try_from(kept).expect("it is in memory"));
+        self.bytes = self.cache.back().map_or(self.bytes, |newest| newest.end);
+        self.terms.truncate(last);
+        self.last = self.last.min(last);
+        self.memberships.retain(|index| *index <= last);
+        self.cursors.borrow_mut().clear();
+        Ok(self.db.truncate(Index(last))?)
+    }
+
+    /// Entries up to this one are applied.
+    pub(crate) fn applied(&mut self, index: u64) {
+        self.memberships = self.memberships.split_off(&(index + 1));
+    }
+
+    /// Has what was appended made durable.
+    pub(crate) fn drive(&self) -> Result<()> {
+        let wal = self.db.log();
+        if self.has_threads {
+            wal.request(wal.last());
+            return Ok(());
+        }
+        Ok(wal.pump()?)
+    }
+
+    /// Entries from `low` on, before `high`: at least one, and no more than about `len_max` bytes.
+    pub(crate) fn entries(&self, low: u64, high: u64, len_max: u64) -> Result<Vec<Bytes>> {
+        let cached = self.cache_first();
+        if low < cached {
+            return self.read(low, high.min(cached), len_max);
+        }
+        let skipped = usize::try_from(low - cached).expect("it is in memory");
+        let count = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
+        let mut len = 0;
+        let fits = |entry: &&Cached| {
+            let is_first = len == 0;
+            len += u64::try_from(entry.payload.len()).expect("a length fits 64 bits");
+            is_first || len <= len_max
+        };
+        let entries = self.cache.iter().skip(skipped).take(count).take_while(fits);
+        Ok(entries.map(|entry| entry.payload.clone()).collect())
+    }
+
+    /// As [`entries`](Log::entries), from the disk.
+    fn read(&self, low: u64, high: u64, len_max: u64) -> Result<Vec<Bytes>> {
+        let mut cursors = self.cursors.borrow_mut();
+        let at = cursors.iter().position(|cursor| cursor.next == low);
+        let mut cursor = match at {
+            Some(at) => cursors.remove(at),
+            None => Cursor { reader: self.db.log().reader(Lsn(low)), records: None, next: low },
+        };
+        let mut entries = Vec::new();
+        let mut len = 0;
+        'filled: while cursor.next < high {
+            let records = match cursor.records.take() {
+                Some(records) => records,
+                None => match cursor.reader.next_records()? {
+                    Some(records) => records,
+                    None => break,
+                },
+            };
+            for record in records.iter() {
+                let (lsn, record) = record.map_err(damaged)?;
+                if lsn.0 < cursor.next {
+                    continue;
+                }
+                len += u64::try_from(record.payload.len()).expect("a length fits 64 bits");
+                if lsn.0 >= high || (len > len_max && !entries.is_empty()) {
+                    cursor.records = Some(records.clone());
+                    break 'filled;
+                }
+                entries.push(Bytes::copy_from_slice(record.payload));
+                cursor.next += 1;
+            }
+        }
+        cursors.push(cursor);
+        if cursors.len() > CURSORS_MAX {
+            cursors.remove(0);
+        }
+        Ok(entries)
+    }
+
+    /// About how many bytes of entries follow this one.
+    pub(crate) fn bytes_after(&self, index: u64) -> u64 {
+        let cached = self.cache_first();
+        let start = match index.checked_sub(cached) {
+            Some(at) => usize::try_from(at).ok().and_then(|at| self.cache.get(at)),
+            None => None,
+        };
+        match start {
+            Some(entry) => self.bytes - entry.end,
+            None if index >= self.last() => 0,
+            // What is no longer in memory is counted as if entries were alike.
+            None => {
+                let known = self.cache.len().max(1);
+                let mean = self.cached_bytes() / u64::try_from(known).expect("it is in memory");
+                (self.last() - index).saturating_mul(mean.max(ENTRY_LEN_MIN))
+            }
+        }
+    }
+
+    fn cached_bytes(&self) -> u64 {
+        self.cache.front().map_or(0, |oldest| {
+            let len = u64::try_from(oldest.payload.len()).expect("a length fits 64 bits");
+            self.bytes - oldest.end + len
+        })
+    }
+}
+
+/// The shortest entry: a header.
+const ENTRY_LEN_MIN: u64 = {
+    // A constant expression cannot call `try_from`.
+    assert!(ENTRY_HEADER_LEN == 32);
+    32
+};
+
+fn damaged(refusal: impl std::fmt::Display) -> Error {
+    let reason = refusal.to_string();
+    strandline_engine::Error::Malformed { what: "log record", offset: 0, reason }.into()
+}

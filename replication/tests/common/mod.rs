@@ -1,0 +1,504 @@
+//! A whole cluster in one thread: replicas on simulated disks, and a network that is a queue.
+//!
+//! Whatever a replica has ever applied, in any life, is held against what all others applied at the
+//! same index; whatever was acknowledged must be among it.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use strandline_engine::{
+    Changes, DbOptions, Entry, EntryHeader, EntryKind, Index, KeyspaceId, Machine,
+};
+use strandline_replication::{
+    Envelope, Error, Event, Member, MemberRole, Options, Outcome, Output, Refusal, Replica,
+    ReplicaId, Role, decode, encode,
+};
+use strandline_wal::disk::SimulatedDisk;
+use strandline_wal::disk::simulated::Random;
+
+pub const DIR: &str = "/store";
+
+/// What was applied where: index to term and command.
+pub type Applied = Arc<Mutex<BTreeMap<u64, (u64, Vec<u8>)>>>;
+
+/// Sets a key to the index for each command, and writes down what it was given.
+pub struct Recorder {
+    pub applied: Applied,
+    pub count: u64,
+}
+
+impl Machine for Recorder {
+    fn observe(&mut self, entry: &Entry<'_>) {
+        let seen = (entry.header.term, entry.command.to_vec());
+        let before = self.applied.lock().unwrap().insert(entry.index.0, seen.clone());
+        assert!(before.is_none_or(|before| before == seen), "index {} changed", entry.index);
+    }
+
+    fn apply(
+        &mut self,
+        entry: &Entry<'_>,
+        changes: &mut Changes<'_>,
+    ) -> strandline_engine::Result<()> {
+        self.count += 1;
+        let value = [entry.index.0.to_le_bytes(), self.count.to_le_bytes()].concat();
+        changes.put(KeyspaceId::DEFAULT, entry.command, &value)
+    }
+
+    fn state(&self) -> Vec<u8> {
+        self.count.to_le_bytes().to_vec()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> strandline_engine::Result<()> {
+        self.count = u64::from_le_bytes(state.try_into().expect("it is what was given"));
+        Ok(())
+    }
+}
+
+pub fn command(command: &[u8]) -> Vec<u8> {
+    let mut payload = EntryHeader::of_kind(EntryKind::COMMAND).encode().to_vec();
+    payload.extend_from_slice(command);
+    payload
+}
+
+pub fn voters(ids: &[u64]) -> Vec<Member> {
+    ids.iter().map(|id| Member { id: ReplicaId(*id), role: MemberRole::Voter }).collect()
+}
+
+/// One replica, its disk, and what has come of it.
+pub struct Node {
+    pub id: u64,
+    pub disk: Arc<SimulatedDisk>,
+    pub replica: Option<Replica>,
+    pub applied: Applied,
+    pub options: Options,
+    pub outcomes: Vec<Outcome>,
+    pub refused_messages: Vec<Error>,
+    /// The error that stopped it.
+    pub stopped: Option<Error>,
+}
+
+/// An entry that a leader took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub index: u64,
+    pub term: u64,
+    pub command: Vec<u8>,
+}
+
+pub struct Cluster {
+    pub nodes: BTreeMap<u64, Node>,
+    pub queue: VecDeque<Envelope>,
+    /// Pairs from, to that do not hear each other.
+    pub cut: BTreeSet<(u64, u64)>,
+    pub random: Random,
+    /// Parts of a thousand.
+    pub loss: u32,
+    pub duplication: u32,
+    pub reordering: u32,
+    /// How likely a durable write ends in a round, in parts of a thousand.
+    pub disk_speed: u32,
+    pub token: u64,
+    /// Proposals by token.
+    pub proposed: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Entries by the token of their proposal.
+    pub taken: BTreeMap<u64, Vec<Taken>>,
+    /// Tokens of proposals that are acknowledged.
+    pub acknowledged: BTreeSet<u64>,
+    /// The highest index that was acknowledged.
+    pub acknowledged_index: u64,
+    /// Reads under way: the index that they must not be behind.
+    pub reads: BTreeMap<u64, u64>,
+    pub reads_done: u64,
+    /// Who led which term.
+    pub leaders: BTreeMap<u64, u64>,
+    /// Everything that was ever applied.
+    pub history: BTreeMap<u64, (u64, Vec<u8>)>,
+    pub digests: BTreeMap<u64, u64>,
+}
+
+pub fn options(id: u64, members: &[Member], seed: u64) -> Options {
+    let mut db = DbOptions { background: false, ..DbOptions::default() };
+    db.wal.segment_size = 64 << 10;
+    db.wal.spares = 2;
+    db.wal.group_size_max = 8 << 10;
+    db.wal.pending_size_max = 32 << 10;
+    db.wal.background = false;
+    db.wal.new_log_id = id;
+    db.engine.memtable_size = 32 << 10;
+    Options {
+        id: ReplicaId(id),
+        members: members.to_vec(),
+        seed: seed ^ (id << 32),
+        db,
+        message_len_max: 4 << 10,
+        uncommitted_len_max: 64 << 10,
+        ..Options::default()
+    }
+}
+
+impl Cluster {
+    /// Voters 1 to `count`, all open.
+    pub fn new(count: u64, seed: u64) -> Self {
+        let ids: Vec<u64> = (1..=count).collect();
+        let mut cluster = Cluster::empty(seed);
+        for id in &ids {
+            cluster.add(options(*id, &voters(&ids), seed));
+        }
+        cluster
+    }
+
+    pub fn empty(seed: u64) -> Self {
+        Cluster {
+            nodes: BTreeMap::new(),
+            queue: VecDeque::new(),
+            cut: BTreeSet::new(),
+            random: Random::new(seed),
+            loss: 0,
+            duplication: 0,
+            reordering: 0,
+            disk_speed: 1000,
+            token: 0,
+            proposed: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            acknowledged_index: 0,
+            reads: BTreeMap::new(),
+            reads_done: 0,
+            leaders: BTreeMap::new(),
+            history: BTreeMap::new(),
+            digests: BTreeMap::new(),
+        }
+    }
+
+    pub fn add(&mut self, options: Options) {
+        let id = options.id.0;
+        let node = Node {
+            id,
+            disk: SimulatedDisk::new(options.seed),
+            replica: None,
+            applied: Applied::default(),
+            options,
+            outcomes: Vec::new(),
+            refused_messages: Vec::new(),
+            stopped: None,
+        };
+        self.nodes.insert(id, node);
+        self.open(id).unwrap();
+    }
+
+    pub fn node(&mut self, id: u64) -> &mut Node {
+        self.nodes.get_mut(&id).unwrap()
+    }
+
+    pub fn replica(&self, id: u64) -> &Replica {
+        self.nodes[&id].replica.as_ref().unwrap()
+    }
+
+    /// Starts the process of a node.
+    pub fn open(&mut self, id: u64) -> Result<(), Error> {
+        let node = self.node(id);
+        assert!(node.replica.is_none());
+        node.disk.set_stepped(false);
+        node.applied = Applied::default();
+        let machine = Recorder { applied: node.applied.clone(), count: 0 };
+        let disk = node.disk.mount();
+        let opened = Replica::open(disk, Path::new(DIR), node.options.clone(), Box::new(machine));
+        node.disk.set_stepped(true);
+        node.replica = Some(opened?);
+        node.stopped = None;
+        Ok(())
+    }
+
+    /// Ends the process of a node: by a power cut, or only itself.
+    pub fn crash(&mut self, id: u64, power_cut: bool) {
+        self.note(id);
+        let node = self.node(id);
+        match power_cut {
+            true => node.disk.power_cut(),
+            false => node.disk.kill(),
+        }
+        node.replica = None;
+        node.outcomes.clear();
+        // A reader that asked a dead process will not be answered.
+        self.queue.retain(|envelope| envelope.from.0 != id || power_cut);
+    }
+
+    pub fn reopen(&mut self, id: u64, power_cut: bool) {
+        self.crash(id, power_cut);
+        self.open(id).unwrap();
+    }
+
+    /// Cuts a node off from all others, or connects it again.
+    pub fn isolate(&mut self, id: u64) {
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// One event for one node.
+    pub fn step(&mut self, id: u64, event: Event) {
+        let mut output = Output::default();
+        let node = self.node(id);
+        let Some(replica) = &mut node.replica else { return };
+        match replica.step(event, &mut output) {
+            Ok(()) => {}
+            Err(error @ Error::Message { .. }) => node.refused_messages.push(error),
+            Err(error) => node.stopped = Some(error),
+        }
+        for envelope in output.messages {
+            assert_eq!(envelope.from.0, id);
+            let mut bytes = Vec::new();
+            encode(&envelope, &mut bytes);
+            self.queue.push_back(decode(&bytes).unwrap());
+        }
+        for outcome in output.outcomes {
+            self.outcome(id, outcome);
+        }
+    }
+
+    fn outcome(&mut self, id: u64, outcome: Outcome) {
+        match &outcome {
+            Outcome::Accepted { token, first, count, term } => {
+                let commands = self.proposed[token].clone();
+                assert_eq!(usize::try_from(*count).unwrap(), commands.len());
+                let taken = (first.0..).zip(commands).map(|(index, command)| Taken {
+                    index,
+                    term: term.0,
+                    command,
+                });
+                self.taken.insert(*token, taken.collect());
+            }
+            Outcome::RoleChanged { role: Role::Leader, term, .. } => {
+                let before = self.leaders.insert(term.0, id);
+                assert!(before.is_none_or(|before| before == id), "two leaders in term {term}");
+            }
+            Outcome::Readable { token, index } => {
+                let needed = self.reads.remove(token).expect("a read is answered once");
+                assert!(index.0 >= needed, "read {token} at {index} after {needed}: stale");
+                assert!(self.replica(id).db().applied() >= *index);
+                self.reads_done += 1;
+            }
+            Outcome::Refused { token, .. } => {
+                self.reads.remove(token);
+            }
+            Outcome::Committed(index) => {
+                self.note(id);
+                self.acknowledge(id, *index);
+            }
+            Outcome::Overwritten { first, end } => {
+                for taken in self.taken.values().flatten() {
+                    let is_here = (first.0..end.0).contains(&taken.index);
+                    let stays = self.history.get(&taken.index).is_some_and(|(term, command)| {
+                        (*term, command) == (taken.term, &taken.command)
+                    });
+                    let mine = self.leaders.get(&taken.term) == Some(&id);
+                    assert!(!(is_here && mine && stays), "{taken:?} was said to be overwritten");
+                }
+            }
+            _ => {}
+        }
+        self.node(id).outcomes.push(outcome);
+    }
+
+    /// A proposer is told when an entry with its index and term is applied where it asked.
+    fn acknowledge(&mut self, id: u64, applied: Index) {
+        let history = &self.history;
+        for (token, entries) in &self.taken {
+            if self.acknowledged.contains(token)
+                || !entries.iter().all(|entry| self.leaders.get(&entry.term) == Some(&id))
+            {
+                continue;
+            }
+            let done = entries.iter().all(|entry| {
+                entry.index <= applied.0
+                    && history.get(&entry.index).is_some_and(|(term, _)| *term == entry.term)
+            });
+            if done {
+                self.acknowledged.insert(*token);
+                let last = entries.last().unwrap().index;
+                self.acknowledged_index = self.acknowledged_index.max(last);
+            }
+        }
+    }
+
+    /// Holds what a node has applied against what everybody has.
+    pub fn note(&mut self, id: u64) {
+        let applied = self.nodes[&id].applied.lock().unwrap().clone();
+        for (index, seen) in applied {
+            let before = self.history.entry(index).or_insert_with(|| seen.clone());
+            assert_eq!(*before, seen, "replica {id} at index {index}");
+        }
+    }
+
+    /// Proposes commands at a node. Returns the token.
+    pub fn propose(&mut self, id: u64, commands: &[&[u8]]) -> u64 {
+        self.token += 1;
+        let token = self.token;
+        let entries = commands.iter().map(|bytes| command(bytes)).collect();
+        let commands = commands.iter().map(|bytes| bytes.to_vec()).collect();
+        self.proposed.insert(token, commands);
+        self.step(id, Event::Propose { token, entries, session: None });
+        token
+    }
+
+    pub fn read(&mut self, id: u64) -> u64 {
+        self.token += 1;
+        self.reads.insert(self.token, self.acknowledged_index);
+        let token = self.token;
+        self.step(id, Event::Read { token });
+        token
+    }
+
+    pub fn refusal(&self, id: u64, token: u64) -> Option<Refusal> {
+        self.nodes[&id].outcomes.iter().find_map(|outcome| match outcome {
+            Outcome::Refused { token: refused, reason } if *refused == token => {
+                Some(reason.clone())
+            }
+            _ => None,
+        })
+    }
+
+    /// Delivers every message that is under way now, by the network's manners.
+    pub fn deliver(&mut self) {
+        let mut batch: Vec<Envelope> = self.queue.drain(..).collect();
+        if self.reordering > 0 {
+            for at in 1..batch.len() {
+                if self.random.chance(self.reordering) {
+                    let other = self.random.index(at + 1);
+                    batch.swap(at, other);
+                }
+            }
+        }
+        for envelope in batch {
+            let pair = (envelope.from.0, envelope.to.0);
+            if self.cut.contains(&pair) || self.random.chance(self.loss) {
+                continue;
+            }
+            if self.random.chance(self.duplication) {
+                self.queue.push_back(envelope.clone());
+            }
+            if self.nodes.contains_key(&pair.1) {
+                self.step(pair.1, Event::Received(envelope));
+            }
+        }
+    }
+
+    /// Lets durable writes end.
+    pub fn turn_disks(&mut self) {
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let mut ended = false;
+            for _ in 0..self.nodes[&id].disk.in_flight().len() {
+                if self.random.chance(self.disk_speed) {
+                    ended |= self.nodes[&id].disk.complete_one().is_some();
+                }
+            }
+            if ended {
+                self.step(id, Event::LogMoved);
+            }
+        }
+    }
+
+    /// A tick for everybody, and some time for disks and network.
+    pub fn round(&mut self) {
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            self.step(id, Event::Tick);
+            if let Some(replica) = &self.nodes[&id].replica {
+                let _ = replica.db().work();
+            }
+        }
+        for _ in 0..3 {
+            self.deliver();
+            self.turn_disks();
+        }
+    }
+
+    pub fn rounds(&mut self, count: usize) {
+        for _ in 0..count {
+            self.round();
+        }
+    }
+
+    /// Rounds until it is so.
+    pub fn until(&mut self, what: &str, is_so: impl Fn(&Cluster) -> bool) {
+        for _ in 0..2000 {
+            if is_so(self) {
+                return;
+            }
+            self.round();
+        }
+        let states: Vec<_> =
+            self.nodes.values().map(|node| (&node.replica, &node.stopped)).collect();
+        panic!("never: {what}\n{states:#?}");
+    }
+
+    /// The leader of the highest term, if it is connected to a majority.
+    pub fn leader(&self) -> Option<u64> {
+        let leads = |node: &&Node| {
+            node.replica.as_ref().is_some_and(|replica| replica.status().role == Role::Leader)
+        };
+        let leaders = self.nodes.values().filter(leads);
+        leaders.max_by_key(|node| node.replica.as_ref().unwrap().status().term).map(|node| node.id)
+    }
+
+    /// Waits for a leader that everybody open follows.
+    pub fn elect(&mut self) -> u64 {
+        self.until("a leader", |cluster| {
+            cluster.leader().is_some_and(|leader| {
+                let status = cluster.replica(leader).status();
+                let follows = |node: &Node| {
+                    node.replica.as_ref().is_none_or(|replica| {
+                        let its = replica.status();
+                        its.leader == Some(ReplicaId(leader)) && its.term == status.term
+                    })
+                };
+                status.applied.0 > 0
+                    && cluster.nodes.values().filter(|n| !cluster.is_cut(n.id)).all(follows)
+            })
+        });
+        self.leader().unwrap()
+    }
+
+    fn is_cut(&self, id: u64) -> bool {
+        self.cut.iter().any(|(from, _)| *from == id)
+    }
+
+    /// Waits until everybody open has applied the same, and holds the states against each other.
+    pub fn converge(&mut self) {
+        self.until("everybody has applied everything", |cluster| {
+            let Some(leader) = cluster.leader() else { return false };
+            let last = cluster.replica(leader).status().last;
+            let open = cluster.nodes.values().filter_map(|node| node.replica.as_ref());
+            open.into_iter().all(|replica| replica.status().applied == last)
+        });
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            self.note(id);
+            let Some(replica) = &self.nodes[&id].replica else { continue };
+            let (applied, digest) = (replica.db().applied().0, replica.db().digest().unwrap());
+            let before = *self.digests.entry(applied).or_insert(digest);
+            assert_eq!(before, digest, "replica {id} at index {applied}");
+        }
+        self.check_acknowledged();
+    }
+
+    /// Everything that was acknowledged is there, at its index.
+    pub fn check_acknowledged(&self) {
+        for token in &self.acknowledged {
+            for taken in &self.taken[token] {
+                let found = self.history.get(&taken.index);
+                let wanted = (taken.term, taken.command.clone());
+                assert_eq!(found, Some(&wanted), "acknowledged as {taken:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Clusters through random faults: many seeds, one history.
+//!
+//! Each seed draws how often messages are lost, doubled and reordered, how fast disks are, and which
+//! faults happen: crashes with and without a power cut, partitions, hand-overs. Whatever happens: one
+//! leader per term, one entry per index, nothing acknowledged is lost, no read is stale; and when the
+//! faults end, everybody ends with the same state.
+//!
+//! `STRANDLINE_SEED` is the first seed and `STRANDLINE_SEEDS` their number; a failure names its seed.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::Cluster;
+use strandline_replication::{Event, ReplicaId};
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Runs one seed. Returns how much was acknowledged and read.
+fn run(seed: u64) -> (usize, u64) {
+    let count = [1, 2, 3, 3, 3, 5][usize::try_from(seed % 6).unwrap()];
+    let mut cluster = Cluster::new(count, seed);
+    let fault = |cluster: &mut Cluster, most: u32| match cluster.random.chance(500) {
+        true => 0,
+        false => u32::try_from(cluster.random.below(u64::from(most))).unwrap(),
+    };
+    cluster.loss = fault(&mut cluster, 300);
+    cluster.duplication = fault(&mut cluster, 200);
+    cluster.reordering = fault(&mut cluster, 1000);
+    cluster.disk_speed = 1000 - fault(&mut cluster, 900);
+    let crashes = fault(&mut cluster, 40);
+    let partitions = fault(&mut cluster, 40);
+    let transfers = fault(&mut cluster, 40);
+    let mut down: Vec<u64> = Vec::new();
+    for _ in 0..300 {
+        let node = 1 + cluster.random.below(count);
+        if cluster.random.chance(crashes) {
+            match down.iter().position(|id| *id == node) {
+                Some(at) => {
+                    down.remove(at);
+                    cluster.open(node).unwrap();
+                }
+                None => {
+                    let power_cut = cluster.random.chance(500);
+                    cluster.crash(node, power_cut);
+                    down.push(node);
+                }
+            }
+        }
+        if cluster.random.chance(partitions) {
+            match cluster.cut.is_empty() {
+                true if cluster.random.chance(500) => cluster.isolate(node),
+                true => {
+                    let other = 1 + cluster.random.below(count);
+                    cluster.cut.insert((node, other));
+                }
+                false => cluster.heal(),
+            }
+        }
+        if cluster.random.chance(transfers) {
+            let to = ReplicaId(1 + cluster.random.below(count));
+            cluster.step(node, Event::Transfer { to });
+        }
+        if !down.contains(&node) {
+            let value = cluster.token.to_le_bytes();
+            match cluster.random.below(4) {
+                0 => {
+                    cluster.read(node);
+                }
+                1 => {
+                    cluster.propose(node, &[&value, b"more", &[1; 300]]);
+                }
+                _ => {
+                    cluster.propose(node, &[&value]);
+                }
+            }
+        }
+        match cluster.random.below(3) {
+            0 => cluster.round(),
+            1 => cluster.deliver(),
+            _ => cluster.turn_disks(),
+        }
+    }
+    cluster.heal();
+    (cluster.loss, cluster.duplication, cluster.disk_speed) = (0, 0, 1000);
+    for id in down {
+        cluster.open(id).unwrap();
+    }
+    for node in cluster.nodes.values() {
+        assert!(node.stopped.is_none(), "{:?}", node.stopped);
+        assert!(node.refused_messages.is_empty(), "{:?}", node.refused_messages);
+    }
+    cluster.elect();
+    cluster.converge();
+    (cluster.acknowledged.len(), cluster.reads_done)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_the_seed() {
+    let (first, count) = (number("STRANDLINE_SEED", 1), number("STRANDLINE_SEEDS", 60));
+    let (mut acknowledged, mut reads) = (0, 0);
+    for seed in first..first + count {
+        let ended = std::panic::catch_unwind(|| run(seed));
+        let Ok((more, read)) = ended else {
+            panic!(
+                "replay: STRANDLINE_SEED={seed} STRANDLINE_SEEDS=1 cargo test -p strandline-replication --test random"
+            )
+        };
+        acknowledged += more;
+        reads += read;
+    }
+    println!("{count} seeds from {first}: {acknowledged} acknowledged, {reads} reads, 0 lost");
+    assert!(acknowledged > 10 && reads > 10, "the workload does something");
+}
