@@ -303,6 +303,8 @@ impl Simulation {
             node.hang = 0;
             node.cost = 20;
             node.ready_at = Time(0);
+            node.has_wake = false;
+            self.wake_when_ready(id);
             self.agenda.after(MILLISECOND, Happening::Opens { node: id });
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! A process does one thing after the other. While it is busy, paused, or waits for a sync outside of
 //! the log, everything else waits for it: that is [`Node::ready_at`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk};
 
 use crate::machine::{Feed, Note, Registers};
 use crate::operation::{read_register, register_key};
+use crate::simulation::Happening;
 use crate::swarm::{Class, Swarm};
 use crate::time::{Clock, Time};
 
@@ -92,6 +93,10 @@ pub(crate) struct Node {
     pub(crate) waiting: BTreeMap<Index, Waiting>,
     /// Reads that wait for being allowed: token and register.
     pub(crate) reads: BTreeMap<u64, u16>,
+    /// What waits for the process, oldest first.
+    pub(crate) inbox: VecDeque<Happening>,
+    /// Whether it is on the agenda that the process comes to that.
+    pub(crate) has_wake: bool,
     /// Durable writes whose end is on the agenda.
     scheduled: BTreeSet<u64>,
     /// What the machine tells.
@@ -121,6 +126,8 @@ impl Node {
             hang: 0,
             waiting: BTreeMap::new(),
             reads: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            has_wake: false,
             scheduled: BTreeSet::new(),
             feed: Feed::default(),
             random,
@@ -205,6 +212,7 @@ impl Node {
         self.waiting.clear();
         self.reads.clear();
         self.scheduled.clear();
+        self.inbox.clear();
         self.hang = 0;
         self.ready_at = Time(0);
     }

@@ -37,6 +37,8 @@ pub(crate) enum Happening {
     Arrives { from: ReplicaId, to: ReplicaId, bytes: Vec<u8> },
     /// Bytes leave a node that had to wait for a sync.
     Departs { from: ReplicaId, life: u64, to: ReplicaId, bytes: Vec<u8> },
+    /// A node comes to what has waited for it.
+    Wakes { node: ReplicaId },
     /// A durable write ends.
     WriteEnds { node: ReplicaId, life: u64, write: u64 },
     /// A node starts its next process.
@@ -122,7 +124,10 @@ pub(crate) struct Simulation {
 const SETTLES_WITHIN: u64 = 60 * SECOND;
 
 /// More happenings than this in one run are a livelock: the usual is a hundredth of it.
-const HAPPENINGS_MAX: u64 = 8_000_000;
+const HAPPENINGS_MAX: u64 = 10_000_000;
+
+/// How much may wait for a busy process before messages of its peers are lost.
+const INBOX_MAX: usize = 1000;
 
 /// Runs a swarm from its beginning to its end.
 pub fn run(swarm: Swarm, is_told: bool) -> Ended {
@@ -192,16 +197,48 @@ impl Simulation {
     }
 
     fn happen(&mut self, happening: Happening) -> Verdict {
-        if let Some(node) = self.process_of(&happening) {
-            let Some(found) = self.nodes.get(&node) else { return Ok(()) };
-            if found.ready_at > self.agenda.now() && found.is_up() {
-                // The process is busy or paused: it comes to this later.
-                let ready_at = found.ready_at;
-                self.agenda.at(ready_at, happening);
-                return Ok(());
-            }
+        let now = self.agenda.now();
+        let Some(id) = self.process_of(&happening) else { return self.perform(happening) };
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let is_busy = node.is_up() && (node.ready_at > now || !node.inbox.is_empty());
+        if !is_busy {
+            return self.perform(happening);
         }
+        if node.inbox.len() < INBOX_MAX || !matches!(happening, Happening::Arrives { .. }) {
+            node.inbox.push_back(happening);
+        }
+        self.wake_when_ready(id);
+        Ok(())
+    }
+
+    /// Has a process that is busy or paused come to what waits for it.
+    pub(crate) fn wake_when_ready(&mut self, id: ReplicaId) {
+        let node = self.node(id);
+        if !node.has_wake && !node.inbox.is_empty() {
+            node.has_wake = true;
+            let ready_at = node.ready_at;
+            self.agenda.at(ready_at, Happening::Wakes { node: id });
+        }
+    }
+
+    fn wakes(&mut self, id: ReplicaId) -> Verdict {
+        let now = self.agenda.now();
+        let node = self.node(id);
+        node.has_wake = false;
+        if !node.is_up() {
+            node.inbox.clear();
+        } else if node.ready_at <= now
+            && let Some(happening) = node.inbox.pop_front()
+        {
+            self.perform(happening)?;
+        }
+        self.wake_when_ready(id);
+        Ok(())
+    }
+
+    fn perform(&mut self, happening: Happening) -> Verdict {
         match happening {
+            Happening::Wakes { node } => self.wakes(node),
             Happening::Tick { node, life } => self.ticks(node, life),
             Happening::Work { node, life } => self.works(node, life),
             Happening::Arrives { from, to, bytes } => self.arrives(from, to, &bytes),
