@@ -67,7 +67,12 @@ pub const ALL: &[Profile] = &[
         name: "storm",
         about: "everything at once",
         others: Bias::On,
-        biases: &[],
+        biases: &[
+            (Class::SmallLogs, Bias::Free),
+            (Class::Rot, Bias::Free),
+            (Class::MisdirectedWrites, Bias::Free),
+            (Class::Membership, Bias::Free),
+        ],
         shape: as_drawn,
     },
     Profile {
