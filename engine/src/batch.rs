@@ -52,8 +52,18 @@ impl Batch {
     ///
     /// If the key, the value or the batch would be over its limit; the batch is then unchanged.
     pub fn put(&mut self, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<()> {
-        if value.len() > VALUE_LEN_MAX {
-            return Err(Error::ValueLength { len: value.len() });
+        self.put_parts(keyspace, key, [value, &[]])
+    }
+
+    /// As [`put`](Batch::put), of a value in two parts that lie apart.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Batch::put).
+    pub fn put_parts(&mut self, keyspace: KeyspaceId, key: &[u8], value: [&[u8]; 2]) -> Result<()> {
+        let len = value[0].len() + value[1].len();
+        if len > VALUE_LEN_MAX {
+            return Err(Error::ValueLength { len });
         }
         self.push(TAG_PUT, keyspace, key, value)
     }
@@ -64,14 +74,15 @@ impl Batch {
     ///
     /// As for [`put`](Batch::put).
     pub fn delete(&mut self, keyspace: KeyspaceId, key: &[u8]) -> Result<()> {
-        self.push(TAG_DELETE, keyspace, key, &[])
+        self.push(TAG_DELETE, keyspace, key, [&[], &[]])
     }
 
-    fn push(&mut self, tag: u8, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<()> {
+    fn push(&mut self, tag: u8, keyspace: KeyspaceId, key: &[u8], value: [&[u8]; 2]) -> Result<()> {
+        let value_len = value[0].len() + value[1].len();
         if key.is_empty() || key.len() > KEY_LEN_MAX {
             return Err(Error::KeyLength { len: key.len() });
         }
-        let len = self.encoded().len() + OP_HEADER_LEN + key.len() + value.len();
+        let len = self.encoded().len() + OP_HEADER_LEN + key.len() + value_len;
         if len > BATCH_LEN_MAX {
             return Err(Error::BatchLength { len });
         }
@@ -80,13 +91,14 @@ impl Batch {
             self.bytes.extend_from_slice(&EntryHeader::of_kind(EntryKind::BATCH).encode());
         }
         let key_len = u32::try_from(key.len()).expect("bounded by KEY_LEN_MAX");
-        let value_len = u32::try_from(value.len()).expect("bounded by VALUE_LEN_MAX");
+        let value_len = u32::try_from(value_len).expect("bounded by VALUE_LEN_MAX");
         self.bytes.push(tag);
         self.bytes.extend_from_slice(&keyspace.0.to_le_bytes());
         self.bytes.extend_from_slice(&key_len.to_le_bytes());
         self.bytes.extend_from_slice(&value_len.to_le_bytes());
         self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
+        self.bytes.extend_from_slice(value[0]);
+        self.bytes.extend_from_slice(value[1]);
         self.count += 1;
         Ok(())
     }

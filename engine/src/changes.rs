@@ -36,6 +36,15 @@ impl<'a> Changes<'a> {
         self.batch.put(keyspace, key, value)
     }
 
+    /// Sets `key` to a value in two parts that lie apart.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Batch::put`].
+    pub fn put_parts(&mut self, keyspace: KeyspaceId, key: &[u8], value: [&[u8]; 2]) -> Result<()> {
+        self.batch.put_parts(keyspace, key, value)
+    }
+
     /// Deletes `key`.
     ///
     /// # Errors

@@ -22,7 +22,8 @@ use crate::engine::Engine;
 use crate::read::{Pair, Range, Read};
 use crate::view::View;
 use crate::{
-    Batch, Entry, EntryKind, Error, Index, KeyspaceId, Machine, Result, Value, keyspace_entry,
+    Adoption, Batch, Entry, EntryKind, Error, Index, KeyspaceId, Machine, Result, Value,
+    keyspace_entry,
 };
 
 /// Within a large group the machine is told of what is visible every so many entries: those who wait
@@ -139,6 +140,18 @@ impl Committer {
             }
         }
         Ok(std::mem::take(&mut applier.sealed))
+    }
+
+    /// Replaces the state by a checkpoint, and the machine's with it.
+    pub(crate) fn install(&self, adoption: &Adoption) -> Result<()> {
+        let mut applier = self.lock();
+        applier.check()?;
+        applier.unfinished = None;
+        applier.reader = None;
+        self.engine.install_adoption(adoption)?;
+        applier.machine.restore(adoption.machine_state())?;
+        applier.machine.published(adoption.index());
+        Ok(())
     }
 
     /// The log has changed behind the applied index: what was read of it there is void.

@@ -49,9 +49,9 @@ pub struct Engine {
     /// What is read.
     state: RwLock<Arc<State>>,
     /// The last entry that was applied; what is above it is not visible.
-    applied: AtomicU64,
+    pub(crate) applied: AtomicU64,
     /// What the applier keeps between entries. Held while it applies one.
-    applier: Mutex<Scratch>,
+    pub(crate) applier: Mutex<Scratch>,
     pub(crate) pins: Arc<Pins>,
     manifest: Mutex<Manifest>,
     /// The last flushed entry that the manifest is known to hold durably.

@@ -19,8 +19,12 @@ const TAG_DROP: u8 = 2;
 /// The longest name of a keyspace, in bytes.
 pub(crate) const NAME_LEN_MAX: usize = 255;
 
-/// The entry that creates a keyspace.
-pub(crate) fn create(name: &str) -> Result<Vec<u8>> {
+/// The entry that creates a keyspace, for whoever proposes entries.
+///
+/// # Errors
+///
+/// [`Error::InvalidOption`] if the name is empty or too long.
+pub fn create(name: &str) -> Result<Vec<u8>> {
     if name.is_empty() || name.len() > NAME_LEN_MAX {
         return Err(Error::InvalidOption {
             reason: format!("a keyspace name of {} bytes: 1 to {NAME_LEN_MAX}", name.len()),
@@ -29,8 +33,8 @@ pub(crate) fn create(name: &str) -> Result<Vec<u8>> {
     Ok(encode(TAG_CREATE, KeyspaceId(0), name))
 }
 
-/// The entry that drops a keyspace.
-pub(crate) fn drop(keyspace: KeyspaceId) -> Vec<u8> {
+/// The entry that drops a keyspace, for whoever proposes entries.
+pub fn drop(keyspace: KeyspaceId) -> Vec<u8> {
     encode(TAG_DROP, keyspace, "")
 }
 
@@ -43,8 +47,13 @@ fn encode(tag: u8, keyspace: KeyspaceId, name: &str) -> Vec<u8> {
     entry
 }
 
-/// Executes the command.
-pub(crate) fn apply(engine: &Engine, index: Index, command: &[u8]) -> Result<()> {
+/// What a command says.
+enum Decoded<'a> {
+    Create(&'a str),
+    Drop(KeyspaceId),
+}
+
+fn decode(command: &[u8]) -> Result<Decoded<'_>> {
     let malformed = |reason: &str| Error::Malformed {
         what: "keyspace entry",
         offset: 0,
@@ -57,13 +66,29 @@ pub(crate) fn apply(engine: &Engine, index: Index, command: &[u8]) -> Result<()>
     match head[0] {
         TAG_CREATE => {
             let name = std::str::from_utf8(name).map_err(|_| malformed("the name is no UTF-8"))?;
-            engine.create_keyspace(index, name).map(|_| ())
+            match name.len() {
+                1..=NAME_LEN_MAX => Ok(Decoded::Create(name)),
+                _ => Err(malformed("the name has 1 to 255 bytes")),
+            }
         }
+        TAG_DROP => Ok(Decoded::Drop(keyspace)),
+        _ => Err(malformed("its tag is neither 1 nor 2")),
+    }
+}
+
+/// Whether the command can be executed.
+pub(crate) fn check(command: &[u8]) -> Result<()> {
+    decode(command).map(|_| ())
+}
+
+/// Executes the command.
+pub(crate) fn apply(engine: &Engine, index: Index, command: &[u8]) -> Result<()> {
+    match decode(command)? {
+        Decoded::Create(name) => engine.create_keyspace(index, name).map(|_| ()),
         // Dropping what is not there any more is an answer, not an error: alike on every replica.
-        TAG_DROP => match engine.drop_keyspace(index, keyspace) {
+        Decoded::Drop(keyspace) => match engine.drop_keyspace(index, keyspace) {
             Err(Error::UnknownKeyspace { .. }) => Ok(()),
             dropped => dropped,
         },
-        _ => Err(malformed("its tag is neither 1 nor 2")),
     }
 }

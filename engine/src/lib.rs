@@ -3,6 +3,7 @@
 mod background;
 mod batch;
 mod changes;
+mod checkpoint;
 mod commit;
 mod compaction;
 mod db;
@@ -31,12 +32,14 @@ mod tests;
 
 pub use batch::{Batch, Op};
 pub use changes::Changes;
+pub use checkpoint::{Adoption, Checkpoint, CheckpointFile};
 pub use compaction::pacing::PRESSURE_MAX;
 pub use db::{Commit, Db, DbOptions, Durability, group_dir, log_dir, state_dir};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use keyspace::{KEYSPACE_DEFAULT_NAME, KEYSPACE_NAME_LEN_MAX};
-pub use machine::{ENTRY_HEADER_LEN, Entry, EntryHeader, EntryKind, Machine};
+pub use keyspace_entry::{create as keyspace_create_entry, drop as keyspace_drop_entry};
+pub use machine::{ENTRY_HEADER_LEN, Entry, EntryHeader, EntryKind, Machine, Skipped};
 pub use manifest::inspect_manifest;
 pub use options::Options;
 pub use read::{Direction, Pair, Range, Read, Value};

@@ -20,7 +20,7 @@ pub const ENTRY_HEADER_LEN: usize = 32;
 const TERM_OFFSET: usize = 24;
 
 /// What an entry's command is; the numbers are part of the format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryKind(pub u8);
 
 impl EntryKind {
@@ -32,6 +32,9 @@ impl EntryKind {
     pub const KEYSPACE: EntryKind = EntryKind(2);
     /// A change of who the members of the replication group are; see `docs/format/entry.md`.
     pub const MEMBERSHIP: EntryKind = EntryKind(3);
+    /// Opens a session, or a command that is executed once in its session; see
+    /// `docs/format/entry.md`. Executed by a replica.
+    pub const SESSION: EntryKind = EntryKind(4);
     /// A command of the server.
     pub const COMMAND: EntryKind = EntryKind(16);
 }
@@ -88,6 +91,16 @@ impl EntryHeader {
     }
 }
 
+/// Why a committed entry is not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skipped {
+    /// It is a retry of a request that was executed.
+    Repeated,
+    /// Its session is not open (any more), or the request is too old for the session to know whether
+    /// it was executed.
+    Expired,
+}
+
 /// A committed entry.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
@@ -132,6 +145,22 @@ impl<'a> Entry<'a> {
         };
         Ok(Entry { index, header, command })
     }
+
+    /// Whether the engine can execute the command, for whoever proposes it: an entry that cannot be
+    /// applied stops every replica. Commands of machines are theirs to check.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] says what is wrong.
+    pub fn check(&self) -> Result<()> {
+        match self.header.kind {
+            EntryKind::BATCH => {
+                crate::Batch::decode(self.command).try_for_each(|op| op.map(|_| ()))
+            }
+            EntryKind::KEYSPACE => crate::keyspace_entry::check(self.command),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A deterministic state machine over the engine's keys.
@@ -152,6 +181,9 @@ pub trait Machine: Send {
     /// An entry of any kind is about to be applied, those that the engine executes itself included;
     /// it comes before [`apply`](Machine::apply).
     fn observe(&mut self, _entry: &Entry<'_>) {}
+
+    /// An entry is not executed, alike on every replica; [`apply`](Machine::apply) is not called.
+    fn skipped(&mut self, _entry: &Entry<'_>, _reason: Skipped) {}
 
     /// The store has stopped: entries that were appended and not applied have an unknown outcome.
     fn failed(&mut self, _error: &Error) {}

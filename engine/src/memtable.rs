@@ -15,24 +15,20 @@
 //! that it misses: a skip list misses one at nearly every step, this structure a few in one leaf. The
 //! directory is locked for writing only when a leaf is split; a leaf only while one cell goes in.
 //!
-//! What one batch writes lies in one allocation that all its cells share. The price: a value that was
-//! read keeps the whole batch's bytes alive.
-//!
 //! A memtable is *active* until it is sealed, and then never written again.
 
 mod leaf;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use crate::iter::Cursor;
-use crate::key::{Cell, CellKind, KEYSPACE_LEN};
+use crate::key::{Cell, CellKind, KEYSPACE_LEN, compare};
 use crate::{BATCH_LEN_MAX, Index, KeyspaceId, Op, Result, Value};
-use leaf::{Leaf, MemCell, Sought};
+use leaf::{Cells, Leaf, NewCell, Sought};
 
 /// What a cell costs in memory beside its key and value: its places in the leaf, which is not always
-/// full, and its share of the batch's allocation. An estimate; it keeps the memory of tiny values
-/// within bounds.
+/// full. An estimate; it keeps the memory of tiny values within bounds.
 const CELL_OVERHEAD: usize = 112;
 
 /// Sorted writes of a range of entries.
@@ -95,55 +91,50 @@ impl Memtable {
         ops: impl Iterator<Item = Op<'b>>,
         scratch: &mut Scratch,
     ) {
-        scratch.bytes.clear();
-        scratch.ops.clear();
+        let mut size = 0;
         for op in ops {
-            let start = scratch.bytes.len();
             let prefix = [24, 16, 8, 0].map(|shift| (op.keyspace.0 >> shift).to_le_bytes()[0]);
-            scratch.bytes.extend_from_slice(&prefix);
-            scratch.bytes.extend_from_slice(op.key);
+            scratch.key.clear();
+            scratch.key.extend_from_slice(&prefix);
+            scratch.key.extend_from_slice(op.key);
             let (kind, value) = match op.value {
                 Some(value) => (CellKind::Put, value),
                 None => (CellKind::Delete, &[][..]),
             };
-            scratch.bytes.extend_from_slice(value);
-            scratch.ops.push((start, KEYSPACE_LEN + op.key.len(), value.len(), kind));
-        }
-        if scratch.ops.is_empty() {
-            return;
-        }
-        let bytes: Arc<[u8]> = Arc::from(scratch.bytes.as_slice());
-        let mut size = bytes.len();
-        for (start, key_len, value_len, kind) in scratch.ops.drain(..) {
-            let bytes = Arc::clone(&bytes);
-            let [start, key_len, value_len] = [start, key_len, value_len]
-                .map(|number| u32::try_from(number).expect("a batch is bounded by BATCH_LEN_MAX"));
-            self.insert_cell(MemCell { bytes, index, start, key_len, value_len, kind });
-            size += CELL_OVERHEAD;
+            self.insert_cell(&NewCell { key: &scratch.key, index, kind, value });
+            // A leaf's memory grows by half: a quarter of it is idle.
+            let len = scratch.key.len() + value.len();
+            size += len + len / 4 + CELL_OVERHEAD;
         }
         self.size.fetch_add(size, Ordering::Relaxed);
-        scratch.shrink();
     }
 
-    fn insert_cell(&self, cell: MemCell) {
-        let cell = {
+    fn insert_cell(&self, cell: &NewCell<'_>) {
+        let place = cell.place();
+        let number = {
             let directory = self.directory();
-            let number = directory.leaf_of(&cell.place());
+            let number = directory.leaf_of(&place);
             let mut leaf = directory.leaves[number].write().unwrap_or_else(PoisonError::into_inner);
-            match leaf.insert(cell) {
-                Ok(()) => return,
-                Err(cell) => cell,
+            if leaf.insert(&place, cell) {
+                return;
             }
+            number
         };
         // The leaf is full. Nobody else splits it: there is one writer.
         let mut directory = self.directory.write().unwrap_or_else(PoisonError::into_inner);
-        let number = directory.leaf_of(&cell.place());
-        let is_last = number + 1 == directory.leaves.len();
-        let leaf = directory.leaves[number].get_mut().unwrap_or_else(PoisonError::into_inner);
-        let upper = leaf.split(cell, is_last);
-        let bound = upper.first().expect("a split leaves something on both sides").clone();
-        directory.bounds.insert_at(number, bound);
-        directory.leaves.insert(number + 1, RwLock::new(upper));
+        let Directory { bounds, leaves } = &mut *directory;
+        let is_last = number + 1 == leaves.len();
+        let leaf = leaves[number].get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut upper = leaf.split(&place, is_last);
+        let goes_up = upper.first().is_none_or(|(key, index)| {
+            compare((key, index), (cell.key, cell.index)) != std::cmp::Ordering::Greater
+        });
+        let taken = if goes_up { upper.insert(&place, cell) } else { leaf.insert(&place, cell) };
+        assert!(taken, "half a leaf has room");
+        let (key, index) = upper.first().expect("a split leaves something on both sides");
+        let bound = NewCell { key, index, kind: CellKind::Delete, value: &[] };
+        bounds.insert_at(number, &bound.place(), &bound);
+        leaves.insert(number + 1, RwLock::new(upper));
     }
 
     /// The newest version of `full_key` at or below `at`.
@@ -154,11 +145,14 @@ impl Memtable {
         // The first cell at or after the place may be the first one of the next leaf.
         while number < directory.leaves.len() {
             let leaf = directory.read_leaf(number);
-            if let Some(cell) = leaf.at_or_after(&sought) {
-                if cell.key() != full_key {
+            let position = leaf.count_before(&sought);
+            if position < leaf.len() {
+                let (cells, number) = (leaf.cells(), leaf.number(position));
+                if cells.key(number) != full_key {
                     return None;
                 }
-                return Some(Newest { index: cell.index, kind: cell.kind, value: cell.value() });
+                let (index, kind) = cells.index_and_kind(number);
+                return Some(Newest { index, kind, value: cells.value(number) });
             }
             number += 1;
         }
@@ -167,7 +161,13 @@ impl Memtable {
 
     /// A cursor over all cells, of any index.
     pub(crate) fn cursor(&self) -> MemtableCursor<'_> {
-        MemtableCursor { memtable: self, run: Vec::new(), at: 0, run_len: RUN_LEN_MIN }
+        MemtableCursor {
+            memtable: self,
+            run: Cells::default(),
+            spare: Cells::default(),
+            at: 0,
+            run_len: RUN_LEN_MIN,
+        }
     }
 
     /// Estimated memory, in bytes.
@@ -179,27 +179,12 @@ impl Memtable {
 /// Memory that the applier keeps between batches.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// Full keys and values, one behind the other.
-    bytes: Vec<u8>,
-    /// Start, length of the full key, length of the value, kind.
-    ops: Vec<(usize, usize, usize, CellKind)>,
+    /// A full key.
+    key: Vec<u8>,
 }
 
-/// Scratch memory beyond this is given back after the batch that needed it.
-const SCRATCH_KEPT: usize = 1 << 20;
-
-// Offsets within a batch's cells are kept in 32 bits. The full keys and values of a batch are no
-// longer than its encoding, whose operations have larger headers.
+// Places within a leaf are kept in 32 bits: a leaf is bounded, and one batch may write one key often.
 const _: () = assert!(BATCH_LEN_MAX < 1 << 31);
-
-impl Scratch {
-    fn shrink(&mut self) {
-        if self.bytes.capacity() > SCRATCH_KEPT {
-            self.bytes = Vec::new();
-            self.ops = Vec::new();
-        }
-    }
-}
 
 /// A cursor takes so many cells at first: whoever seeks often wants one or two.
 const RUN_LEN_MIN: usize = 4;
@@ -208,12 +193,14 @@ const RUN_LEN_MAX: usize = 256;
 
 /// A cursor over a memtable. Cells that are inserted meanwhile may or may not be met.
 ///
-/// It holds no lock between calls: it copies a run of cells, which share their bytes with the
-/// memtable, and fetches the next run from where that ends.
+/// It holds no lock between calls: it copies a run of cells and fetches the next run from where that
+/// ends.
 pub(crate) struct MemtableCursor<'a> {
     memtable: &'a Memtable,
     /// Neighbouring cells, in the engine's order.
-    run: Vec<MemCell>,
+    run: Cells,
+    /// Memory for the next run.
+    spare: Cells,
     /// The cell under the cursor; off the end if there is none.
     at: usize,
     /// How many cells to take next time.
@@ -267,7 +254,7 @@ impl MemtableCursor<'_> {
                     end = end.min(leaf.len());
                     let start = end.saturating_sub(self.run_len);
                     leaf.copy(start, end - start, &mut self.run);
-                    if !self.run.is_empty() || number == 0 {
+                    if self.run.len() > 0 || number == 0 {
                         break;
                     }
                     (number, end) = (number - 1, usize::MAX);
@@ -276,6 +263,12 @@ impl MemtableCursor<'_> {
             }
         }
         self.run_len = (self.run_len * 2).min(RUN_LEN_MAX);
+    }
+
+    /// The run that has ended; its successor gets other memory.
+    fn exchange_run(&mut self) -> Cells {
+        let next = std::mem::take(&mut self.spare);
+        std::mem::replace(&mut self.run, next)
     }
 
     fn restart(&mut self) {
@@ -312,8 +305,10 @@ impl Cursor for MemtableCursor<'_> {
     fn next(&mut self) -> Result<()> {
         if self.at + 1 < self.run.len() {
             self.at += 1;
-        } else if let Some(last) = self.run.pop() {
-            self.take(From::After(&last.place()));
+        } else if self.at < self.run.len() {
+            let run = self.exchange_run();
+            self.take(From::After(&run.place(self.at)));
+            self.spare = run;
         }
         Ok(())
     }
@@ -321,20 +316,26 @@ impl Cursor for MemtableCursor<'_> {
     fn prev(&mut self) -> Result<()> {
         if self.at > 0 {
             self.at -= 1;
-        } else if !self.run.is_empty() {
-            let first = self.run.swap_remove(0);
-            self.take(From::Before(&first.place()));
+        } else if self.run.len() > 0 {
+            let run = self.exchange_run();
+            self.take(From::Before(&run.place(0)));
+            self.spare = run;
         }
         Ok(())
     }
 
     fn cell(&self) -> Option<Cell<'_>> {
-        let cell = self.run.get(self.at)?;
-        Some(Cell { key: cell.key(), index: cell.index, kind: cell.kind, value: cell.payload() })
+        if self.at >= self.run.len() {
+            return None;
+        }
+        let (index, kind) = self.run.index_and_kind(self.at);
+        let (key, value) = (self.run.key(self.at), self.run.payload(self.at));
+        Some(Cell { key, index, kind, value })
     }
 
     fn value(&self) -> Value {
-        self.run.get(self.at).expect("a cursor off the end has no value").value()
+        assert!(self.at < self.run.len(), "a cursor off the end has no value");
+        self.run.value(self.at)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a replica does with its store beyond what everybody may: it appends to the log itself, says
 //! what is committed, and decides how much of the log is kept. See [`Commit::WhenTold`](crate::Commit).
 
+use std::path::Path;
+
 use strandline_wal::{Lsn, Wal};
 
-use crate::{Db, Index, Result};
+use crate::{Adoption, Checkpoint, Db, Index, Result};
 
 impl Db {
     /// Says that everything up to `index` is committed: what of it is durable is applied. Returns the
@@ -54,6 +56,51 @@ impl Db {
     /// Lets go of the log's entries up to `index`, as far as they are in tables.
     pub fn trim(&self, index: Index) {
         self.inner.wal.trim(Lsn(index.min(self.inner.engine.trimmable()).0));
+    }
+
+    /// Has what is in memory written to tables, in the background.
+    pub fn request_flush(&self) {
+        self.inner.committer.seal();
+        self.inner.background.poke();
+    }
+
+    /// The machine's state as of [`flushed`](Db::flushed).
+    pub fn machine_state(&self) -> Vec<u8> {
+        self.inner.engine.machine_state()
+    }
+
+    /// The state as far as it is in tables. Holding it keeps its files.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.inner.engine.checkpoint()
+    }
+
+    /// Begins to take over a checkpoint whose files lie, complete and synced, in `staging`.
+    ///
+    /// # Errors
+    ///
+    /// If its manifest is damaged, or too new.
+    pub fn adopt(&self, staging: &Path) -> Result<Adoption> {
+        self.inner.engine.adopt(staging)
+    }
+
+    /// Writes one table of the checkpoint; returns whether all are written.
+    ///
+    /// # Errors
+    ///
+    /// If a table is damaged, or what the disk refuses: the checkpoint is then of no use.
+    pub fn adopt_slice(&self, adoption: &mut Adoption) -> Result<bool> {
+        self.inner.engine.adopt_slice(adoption)
+    }
+
+    /// Puts the checkpoint in the place of the state, the machine's included, and lets the log begin
+    /// after it. A crash leaves all as it was, or as it is to be when the store is opened again.
+    ///
+    /// # Errors
+    ///
+    /// What the disk refuses: the store must be opened again.
+    pub fn install(&self, adoption: &Adoption) -> Result<()> {
+        self.inner.committer.install(adoption)?;
+        self.reset_log(Index(adoption.index().0 + 1))
     }
 
     /// Everything up to here is in tables.

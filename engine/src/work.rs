@@ -49,6 +49,15 @@ pub(crate) struct Compacting {
     damage: Option<String>,
 }
 
+impl Compacting {
+    /// Gives up the job under way: what it merges is going.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(job) = self.job.take() {
+            job.abandon();
+        }
+    }
+}
+
 impl Engine {
     /// Does one bounded piece of background work, a flush before a compaction. Only memtables whose
     /// entries are all at or below `synced` are flushed: a table never holds what the log could
@@ -227,7 +236,7 @@ impl Engine {
 
     /// Makes an edit durable and then visible. `tables` are the new files among those it adds; if
     /// this fails they must not be removed at once, see [`crate::manifest`].
-    fn install(
+    pub(crate) fn install(
         &self,
         mut edit: Edit,
         tables: &[TableMeta],

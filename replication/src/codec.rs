@@ -37,6 +37,8 @@ const VOTE_ANSWER: u8 = 7;
 const TIMEOUT_NOW: u8 = 8;
 const READ_REQUEST: u8 = 9;
 const READ_ANSWER: u8 = 10;
+const PROBE: u8 = 16;
+const PROBE_ANSWER: u8 = 17;
 const SNAPSHOT_OFFER: u8 = 11;
 const SNAPSHOT_FETCH: u8 = 12;
 const SNAPSHOT_CHUNK: u8 = 13;
@@ -173,9 +175,9 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             out.extend_from_slice(&[is_real(*kind), u8::from(*is_transfer)]);
             VOTE_REQUEST
         }
-        Body::VoteAnswer { kind, granted, committed, committed_term } => {
+        Body::VoteAnswer { kind, granted, committed, committed_term, in_doubt } => {
             put_words(out, &[committed.0, committed_term.0]);
-            out.extend_from_slice(&[is_real(*kind), u8::from(*granted)]);
+            out.extend_from_slice(&[is_real(*kind), u8::from(*granted), u8::from(*in_doubt)]);
             VOTE_ANSWER
         }
         Body::TimeoutNow => TIMEOUT_NOW,
@@ -187,6 +189,16 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             put_words(out, &[index.0]);
             put_bytes(out, context);
             READ_ANSWER
+        }
+        Body::Probe { nonce, last } => {
+            put_words(out, &[*nonce, last.0]);
+            PROBE
+        }
+        Body::ProbeAnswer { nonce, last, voters, is_leader, is_unanimous, is_sure, you_vote } => {
+            put_words(out, &[*nonce, last.0]);
+            out.extend_from_slice(&voters.to_le_bytes());
+            out.extend([is_leader, is_unanimous, is_sure, you_vote].map(|flag| u8::from(*flag)));
+            PROBE_ANSWER
         }
         Body::Snapshot(body) => encode_snapshot(body, out),
     }
@@ -261,11 +273,22 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
         VOTE_ANSWER => {
             let (committed, committed_term) = (fields.index()?, fields.term()?);
             let (kind, granted) = (fields.vote_kind()?, fields.bool()?);
-            Body::VoteAnswer { kind, granted, committed, committed_term }
+            let in_doubt = fields.bool()?;
+            Body::VoteAnswer { kind, granted, committed, committed_term, in_doubt }
         }
         TIMEOUT_NOW => Body::TimeoutNow,
         READ_REQUEST => Body::ReadRequest { context: fields.bytes()? },
         READ_ANSWER => Body::ReadAnswer { index: fields.index()?, context: fields.bytes()? },
+        PROBE => Body::Probe { nonce: fields.u64()?, last: fields.index()? },
+        PROBE_ANSWER => Body::ProbeAnswer {
+            nonce: fields.u64()?,
+            last: fields.index()?,
+            voters: fields.u32()?,
+            is_leader: fields.bool()?,
+            is_unanimous: fields.bool()?,
+            is_sure: fields.bool()?,
+            you_vote: fields.bool()?,
+        },
         SNAPSHOT_OFFER..=SNAPSHOT_GONE => Body::Snapshot(decode_snapshot(kind, fields)?),
         _ => return Err(refused(6, format!("no message has kind {kind}"))),
     })

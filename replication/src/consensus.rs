@@ -15,15 +15,18 @@
 mod store;
 mod wire;
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState, Message as Raw, MessageType};
-use raft::{Config, ProgressState, RaftState, RawNode, StateRole};
+use raft::{Config, ProgressState, RaftState, RawNode, SnapshotStatus, StateRole};
 use strandline_engine::Index;
 
-use self::store::{Store, conf_change, conf_state};
+use self::store::{Store, conf_change, conf_state, snapshot};
 use self::wire::made_entry;
 use crate::log::Log;
 use crate::message::Message;
+use crate::snapshot::Point;
 use crate::{
     Error, Membership, MembershipChange, Options, PeerState, ReplicaId, Result, Role, Term,
 };
@@ -41,6 +44,8 @@ pub(crate) struct Ready {
     pub(crate) entries: Vec<Bytes>,
     /// Whether messages may go before the entries are durable.
     pub(crate) sends_now: bool,
+    /// A snapshot, complete here, that is to become the state.
+    pub(crate) snapshot: Option<Index>,
     /// Everything up to here is committed and may be applied.
     pub(crate) committed: Option<Index>,
     /// Reads that a quorum has confirmed: their contexts, and up to where to apply first.
@@ -115,8 +120,12 @@ impl Consensus {
         let start = RaftState::new(hard_state, conf_state(membership));
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let last = log.last();
-        let node = RawNode::new(&config, Store { log, last, start }, &logger)
-            .map_err(|error| Error::InvalidOption { reason: error.to_string() })?;
+        let node = RawNode::new(
+            &config,
+            Store { log, last, start, point: None, wanted: Cell::default() },
+            &logger,
+        )
+        .map_err(|error| Error::InvalidOption { reason: error.to_string() })?;
         let election_ticks = u64::from(options.election_ticks);
         let mut consensus = Self { node, id: options.id.0, seed: options.seed, election_ticks };
         consensus.settle();
@@ -228,6 +237,28 @@ impl Consensus {
         self.settle();
     }
 
+    /// Takes up a term that this replica may have promised, and gives no vote in it.
+    pub(crate) fn adopt(&mut self, term: Term) {
+        let raft = &mut self.node.raft;
+        if raft.term < term.0 {
+            raft.become_follower(term.0, 0);
+        }
+        if raft.term == term.0 && raft.vote == 0 {
+            raft.vote = self.id;
+        }
+        self.settle();
+    }
+
+    /// A peer's log ends there: what this leader knew of it beyond that is no longer so.
+    pub(crate) fn forget_beyond(&mut self, id: ReplicaId, last: u64) {
+        if let Some(progress) = self.node.raft.mut_prs().get_mut(id.0)
+            && progress.matched > last
+        {
+            progress.matched = last;
+            progress.become_probe();
+        }
+    }
+
     /// Gives the leadership up, because this replica is a member no more.
     pub(crate) fn step_down(&mut self) {
         let term = self.node.raft.term;
@@ -300,7 +331,9 @@ impl Consensus {
         let reads = inner.take_read_states().into_iter().map(read).collect();
         let sends_now = inner.persisted_messages().is_empty();
         let number = inner.number();
-        Some(Ready { inner, number, hard, first, entries, sends_now, committed, reads })
+        let snapshot = inner.snapshot().get_metadata().index;
+        let snapshot = (snapshot > 0).then_some(Index(snapshot));
+        Some(Ready { inner, number, hard, first, entries, sends_now, snapshot, committed, reads })
     }
 
     /// The hard state is saved and the entries stand in the log, durable or not: the rest of the
@@ -320,6 +353,37 @@ impl Consensus {
     pub(crate) fn persisted(&mut self, number: u64) {
         self.node.on_persist_ready(number);
         self.settle();
+    }
+
+    /// A snapshot is complete here. The consensus takes it, or has no use for it any more.
+    pub(crate) fn snapshot(&mut self, from: ReplicaId, point: &Point) -> Result<()> {
+        let mut raw = Raw { from: from.0, to: self.id, term: self.term().0, ..Raw::default() };
+        raw.set_msg_type(MessageType::MsgSnapshot);
+        raw.set_snapshot(snapshot(point));
+        let result = self.node.step(raw);
+        self.settle();
+        result.map_err(|error| broken(&error))
+    }
+
+    /// A peer has installed a snapshot, or has not.
+    pub(crate) fn report_snapshot(&mut self, id: ReplicaId, installed: bool) {
+        let status = if installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(id.0, status);
+        self.settle();
+    }
+
+    /// The peer that wants a snapshot newer than the one that is known.
+    pub(crate) fn take_wanted(&self) -> Option<ReplicaId> {
+        self.node.store().wanted.take()
+    }
+
+    pub(crate) fn set_point(&mut self, point: Point) {
+        self.node.mut_store().point = Some(point);
+    }
+
+    /// Up to where the consensus knows that entries are applied.
+    pub(crate) fn applied_index(&self) -> Index {
+        Index(self.node.raft.raft_log.applied())
     }
 
     /// Everything up to this index is applied.

@@ -41,7 +41,10 @@ mod message;
 mod options;
 mod proposal;
 mod read;
+mod rejoin;
 mod replica;
+mod session;
+mod snapshot;
 mod status;
 mod terms;
 mod validate;
@@ -55,6 +58,7 @@ pub use membership::{Member, MemberRole, Membership, MembershipChange};
 pub use message::{Body, Envelope, FileOffer, Message, SnapshotBody, VoteKind};
 pub use options::Options;
 pub use replica::Replica;
+pub use session::open_session_entry;
 pub use status::{PeerState, PeerStatus, Role, Status};
 pub use strandline_engine::Index;
 

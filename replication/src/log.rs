@@ -113,6 +113,15 @@ impl Log {
         Ok(())
     }
 
+    /// Begins anew behind a snapshot that was installed.
+    pub(crate) fn restart(&mut self, terms: Terms) {
+        self.last = self.db.log().last().0;
+        self.terms = terms;
+        self.cache.clear();
+        self.memberships.clear();
+        self.cursors.borrow_mut().clear();
+    }
+
     pub(crate) fn db(&self) -> &Db {
         &self.db
     }

@@ -7,10 +7,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use strandline_engine::{Changes, Entry, EntryKind, Error, Index, Machine, Result};
+use strandline_engine::{Changes, Entry, EntryHeader, EntryKind, Error, Index, Machine, Result};
+
+use strandline_wal::canary;
 
 use crate::Membership;
 use crate::membership::{MembershipEntry, decode_entry};
+use crate::session::{self, SessionEntry, Sessions};
 use crate::terms::Terms;
 
 /// What the replica and its machine share.
@@ -26,6 +29,8 @@ pub(crate) struct Replicated {
     pub(crate) membership: Membership,
     /// Whether the first members stand in the log.
     pub(crate) is_founded: bool,
+    /// Requests that were executed.
+    pub(crate) sessions: Sessions,
     /// Entries of membership that were applied and the consensus has not been told of. Not state.
     pub(crate) applied_changes: Vec<MembershipEntry>,
 }
@@ -44,11 +49,16 @@ impl Replicated {
         let mut bytes = vec![STATE_VERSION, u8::from(self.is_founded)];
         self.terms.encode(&mut bytes);
         self.membership.encode(&mut bytes);
+        if canary::is_on(canary::SESSIONS_NOT_IN_SNAPSHOT) {
+            Sessions::default().encode(&mut bytes);
+        } else {
+            self.sessions.encode(&mut bytes);
+        }
         bytes
     }
 
-    /// Takes up a state; returns what follows it.
-    fn decode<'a>(&mut self, state: &'a [u8]) -> crate::Result<&'a [u8]> {
+    /// Decodes a state; returns it and what follows it.
+    pub(crate) fn decode(state: &[u8]) -> crate::Result<(Self, &[u8])> {
         let refused = |reason: &str| crate::Error::Message { offset: 0, reason: reason.into() };
         let Some(([version, is_founded], rest)) = state.split_first_chunk::<2>() else {
             return Err(refused("a replicated state ends too early"));
@@ -58,13 +68,15 @@ impl Replicated {
         }
         let (terms, rest) = Terms::decode(rest)?;
         let (membership, rest) = Membership::decode(rest)?;
-        *self = Replicated {
+        let (sessions, rest) = Sessions::decode(rest)?;
+        let replicated = Replicated {
             terms,
             membership,
+            sessions,
             is_founded: *is_founded == 1,
             applied_changes: Vec::new(),
         };
-        Ok(rest)
+        Ok((replicated, rest))
     }
 
     fn change_membership(&mut self, entry: MembershipEntry) {
@@ -90,6 +102,29 @@ impl ReplicatedMachine {
     pub(crate) fn new(inner: Box<dyn Machine>, shared: Shared) -> Self {
         Self { inner, shared }
     }
+
+    /// Opens a session, or executes the command of a request that was not executed yet.
+    fn apply_session(&mut self, entry: &Entry<'_>, changes: &mut Changes<'_>) -> Result<()> {
+        let decoded =
+            session::decode_entry(entry.command).map_err(|error| malformed(entry.index, &error))?;
+        let (kind, request, command) = match decoded {
+            SessionEntry::Open => {
+                self.shared.lock().sessions.open(entry.index.0);
+                return Ok(());
+            }
+            SessionEntry::Request { kind, request, command } => (kind, request, command),
+        };
+        let inner = Entry { header: EntryHeader { kind, ..entry.header }, command, ..*entry };
+        let skipped = self.shared.lock().sessions.execute(entry.index.0, request);
+        match skipped.filter(|_| !canary::is_on(canary::RETRY_APPLIED_TWICE)) {
+            Some(reason) => {
+                self.inner.skipped(&inner, reason);
+                Ok(())
+            }
+            None if kind == EntryKind::BATCH => changes.put_batch(command),
+            None => self.inner.apply(&inner, changes),
+        }
+    }
 }
 
 fn malformed(index: Index, error: &crate::Error) -> Error {
@@ -109,6 +144,9 @@ impl Machine for ReplicatedMachine {
             self.shared.lock().change_membership(decoded);
             return Ok(());
         }
+        if entry.header.kind == EntryKind::SESSION {
+            return self.apply_session(entry, changes);
+        }
         self.inner.apply(entry, changes)
     }
 
@@ -123,8 +161,7 @@ impl Machine for ReplicatedMachine {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<()> {
-        let mut replicated = Replicated::default();
-        let inner = replicated.decode(state).map_err(|error| Error::Malformed {
+        let (replicated, inner) = Replicated::decode(state).map_err(|error| Error::Malformed {
             what: "machine state",
             offset: 0,
             reason: format!("{error}: this directory is not a replica's"),

@@ -97,6 +97,8 @@ pub enum Body {
         committed: Index,
         /// and its term.
         committed_term: Term,
+        /// Whether the voter may have lost what it promised: the vote counts only if all agree.
+        in_doubt: bool,
     },
     /// Stand for election now: the leader hands over.
     TimeoutNow,
@@ -111,6 +113,30 @@ pub enum Body {
         index: Index,
         /// As in the request.
         context: Bytes,
+    },
+    /// A replica that may have lost something asks what the others know.
+    Probe {
+        /// Comes back in the answer.
+        nonce: u64,
+        /// Its last entry.
+        last: Index,
+    },
+    /// What the other knows; the message's term is its term.
+    ProbeAnswer {
+        /// As in the probe.
+        nonce: u64,
+        /// Its last entry.
+        last: Index,
+        /// How many voters it knows of.
+        voters: u32,
+        /// Whether it leads,
+        is_leader: bool,
+        /// and was elected by all voters.
+        is_unanimous: bool,
+        /// Whether it knows all that it promised.
+        is_sure: bool,
+        /// Whether the one who asks is a voter.
+        you_vote: bool,
     },
     /// About a snapshot.
     Snapshot(SnapshotBody),

@@ -10,6 +10,7 @@ use strandline_engine::{ENTRY_HEADER_LEN, Entry, EntryHeader, EntryKind, Index};
 use crate::log::Appended;
 use crate::membership::{MembershipEntry, encode_changes, encode_founders};
 use crate::read::READS_MAX;
+use crate::session::{self, SessionEntry};
 use crate::{
     Event, MemberRole, MembershipChange, Outcome, Output, Refusal, Replica, ReplicaId, Request,
     Result,
@@ -24,14 +25,18 @@ impl Replica {
         session: Option<Request>,
         output: &mut Output,
     ) -> Result<()> {
-        let refusal = self.refuses_proposals().or_else(|| self.refuses_entries(&entries));
+        let refusal = self.refuses_proposals().or_else(|| self.refuses_entries(&entries, session));
         if let Some(reason) = refusal {
             output.outcomes.push(Outcome::Refused { token, reason });
             return Ok(());
         }
-        let _ = session;
         let term = self.consensus.term();
-        for entry in &mut entries {
+        for (entry, after) in entries.iter_mut().zip(0..) {
+            if let Some(Request { session, number }) = session {
+                let number = number + after;
+                let decoded = Entry::decode(Index(0), entry)?;
+                *entry = session::wrap(&decoded, Request { session, number });
+            }
             EntryHeader::stamp_term(entry, term.0)?;
         }
         let payloads: Vec<Bytes> = entries.into_iter().map(Bytes::from).collect();
@@ -90,21 +95,44 @@ impl Replica {
     }
 
     /// What is wrong with entries, if anything is.
-    fn refuses_entries(&self, entries: &[Vec<u8>]) -> Option<Refusal> {
+    fn refuses_entries(&self, entries: &[Vec<u8>], session: Option<Request>) -> Option<Refusal> {
         let invalid = |reason: String| Some(Refusal::Invalid { reason });
         if entries.is_empty() {
             return invalid("a proposal has at least one entry".into());
         }
-        let len_max = self.options.db.wal.payload_len_max();
+        if session.is_some_and(|request| request.number == 0 || request.number > u64::MAX / 2) {
+            return invalid("requests are counted from 1".into());
+        }
+        let overhead = if session.is_some() { session::REQUEST_LEN } else { 0 };
+        let len_max = self.options.db.wal.payload_len_max() - overhead;
         for payload in entries {
             if payload.len() < ENTRY_HEADER_LEN || payload.len() > len_max {
                 let reason = format!("an entry of {} bytes, of at most {len_max}", payload.len());
                 return invalid(reason);
             }
-            match Entry::decode(Index(0), payload) {
-                Ok(entry) if entry.header.kind != EntryKind::MEMBERSHIP => {}
-                Ok(_) => return invalid("members are changed by an event of their own".into()),
+            let checked = Entry::decode(Index(0), payload).and_then(|entry| {
+                entry.check()?;
+                Ok(entry)
+            });
+            let kind = match checked {
+                Ok(entry) if entry.header.kind == EntryKind::SESSION => {
+                    match session::decode_entry(entry.command) {
+                        Ok(SessionEntry::Open) => EntryKind::SESSION,
+                        _ => return invalid("a session is opened, requests name theirs".into()),
+                    }
+                }
+                Ok(entry) => entry.header.kind,
                 Err(error) => return invalid(error.to_string()),
+            };
+            let may = match session {
+                Some(_) => kind == EntryKind::BATCH || kind >= EntryKind::COMMAND,
+                None => {
+                    kind <= EntryKind::SESSION && kind != EntryKind::MEMBERSHIP
+                        || kind >= EntryKind::COMMAND
+                }
+            };
+            if !may {
+                return invalid(format!("an entry of kind {} is not proposed like this", kind.0));
             }
         }
         None

@@ -72,7 +72,7 @@ impl Reads {
     pub(crate) fn tick(&mut self, patience: u64) -> Option<Vec<u8>> {
         let (_, ticks) = self.round.as_mut()?;
         *ticks += 1;
-        let is_due = *ticks % patience == 0;
+        let is_due = ticks.is_multiple_of(patience);
         is_due.then(|| self.context())
     }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use strandline_engine::{Commit, Db, Index, Machine, group_dir};
 use strandline_wal::disk::Disk;
+use strandline_wal::{Tail, canary};
 
 use crate::consensus::{Consensus, Ready};
 use crate::hard_state::{HardState, HardStateFile};
@@ -25,6 +26,9 @@ use crate::log::{Appended, Log};
 use crate::machine::{ReplicatedMachine, Shared};
 use crate::message::{Body, Message};
 use crate::read::Reads;
+use crate::rejoin::{ProbeAnswer, Rejoin};
+use crate::snapshot::receive::Receiver;
+use crate::snapshot::send::Sender;
 use crate::validate::{Facts, Refusals, validate};
 use crate::watermark::Watermarks;
 use crate::{
@@ -40,6 +44,9 @@ pub struct Replica {
     pub(crate) reads: Reads,
     pub(crate) watermarks: Watermarks,
     pub(crate) refusals: Refusals,
+    pub(crate) rejoin: Rejoin,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
     /// A `Ready` that the log could not take yet.
     pub(crate) stalled: Option<Ready>,
     /// Those that were taken and are not durable, oldest first.
@@ -93,6 +100,9 @@ impl Replica {
             reads: Reads::new(options.id, state.openings),
             watermarks: Watermarks::new(committed),
             refusals: Refusals::default(),
+            rejoin: Rejoin::new(options.seed, state.openings),
+            sender: Sender::default(),
+            receiver: Receiver::new(disk, &group_dir),
             consensus,
             hard,
             shared,
@@ -131,8 +141,12 @@ impl Replica {
     /// Takes an event; an error in the answer is a peer's fault, and does not stop the replica.
     fn take(&mut self, event: Event, output: &mut Output) -> Result<Option<Error>> {
         match event {
-            Event::Tick => self.tick(),
-            Event::Received(envelope) => return self.receive(envelope),
+            Event::Tick => {
+                self.tick();
+                self.rejoin_tick(output);
+                self.snapshot_tick(output)?;
+            }
+            Event::Received(envelope) => return self.receive(envelope, output),
             Event::Propose { token, entries, session } => {
                 self.propose(token, entries, session, output)?;
             }
@@ -178,7 +192,7 @@ impl Replica {
         self.stalled.is_none() && !waits
     }
 
-    fn receive(&mut self, envelope: Envelope) -> Result<Option<Error>> {
+    fn receive(&mut self, envelope: Envelope, output: &mut Output) -> Result<Option<Error>> {
         let facts = Facts {
             id: self.options.id,
             group: self.options.group,
@@ -189,20 +203,57 @@ impl Replica {
         };
         if let Err(error) = validate(&envelope, &facts) {
             self.refusals.count(envelope.from);
+            if matches!(envelope.message.body, Body::Heartbeat { .. }) {
+                // A leader that believes too much of this log is told where it ends.
+                self.probe(envelope.from, output);
+            }
             return Ok(Some(error));
         }
         // While the log takes nothing, a message is as good as lost.
-        if self.stalled.is_none() {
-            self.consensus.receive(envelope.from, envelope.message)?;
+        if self.stalled.is_some() {
+            return Ok(None);
         }
-        Ok(None)
+        let Message { term, body } = envelope.message;
+        let taken = match body {
+            Body::Snapshot(body) => self.snapshot_message(envelope.from, term, body, output),
+            Body::Probe { nonce, last } => {
+                self.probed(envelope.from, nonce, last, output);
+                Ok(())
+            }
+            Body::ProbeAnswer {
+                nonce,
+                last,
+                voters,
+                is_leader,
+                is_unanimous,
+                is_sure,
+                you_vote,
+            } => {
+                let answer =
+                    ProbeAnswer { nonce, last, voters, is_leader, is_unanimous, is_sure, you_vote };
+                self.probe_answered(envelope.from, term, answer)
+            }
+            Body::VoteAnswer { kind, granted: true, in_doubt, .. } => {
+                let message = Message { term, body };
+                let votes = self.count_vote(envelope.from, kind, message, in_doubt);
+                votes.into_iter().try_for_each(|(from, vote)| self.consensus.receive(from, vote))
+            }
+            body => self.consensus.receive(envelope.from, Message { term, body }),
+        };
+        match taken {
+            Err(error @ Error::Message { .. }) => {
+                self.refusals.count(envelope.from);
+                Ok(Some(error))
+            }
+            other => other.map(|()| None),
+        }
     }
 
     /// Does what follows, until nothing does.
     fn advance(&mut self, output: &mut Output) -> Result<()> {
         loop {
             self.consensus.log().drive()?;
-            self.settle(output);
+            self.settle(output)?;
             let ready = self.stalled.take().or_else(|| self.consensus.next());
             if let Some(ready) = ready {
                 self.stalled = self.handle(ready, output)?;
@@ -220,7 +271,7 @@ impl Replica {
     }
 
     /// Reports what has become durable, and sends what waited for it.
-    fn settle(&mut self, output: &mut Output) {
+    fn settle(&mut self, output: &mut Output) -> Result<()> {
         let durable = self.consensus.log().durable();
         let mut number = None;
         while let Some(oldest) = self.unpersisted.front()
@@ -228,11 +279,17 @@ impl Replica {
         {
             let settled = self.unpersisted.pop_front().expect("it was there just above");
             number = Some(settled.number);
-            self.send(settled.messages, output);
+            self.send(settled.messages, output)?;
         }
         if let Some(number) = number {
             self.consensus.persisted(number);
+            // A snapshot was applied before it was reported.
+            let applied = self.db().applied();
+            if self.consensus.applied_index() < applied {
+                self.consensus.applied(applied);
+            }
         }
+        Ok(())
     }
 
     /// Handles one `Ready`; gives it back if the log cannot take it yet.
@@ -246,6 +303,11 @@ impl Replica {
         if !self.append(&mut ready)? {
             return Ok(Some(ready));
         }
+        if let Some(index) = ready.snapshot {
+            self.install_snapshot(index, output)?;
+            self.committed = self.committed.max(index);
+            self.watermarks.applied(index, self.consensus.log(), output);
+        }
         self.committed = self.committed.max(ready.committed.unwrap_or_default());
         for (index, context) in std::mem::take(&mut ready.reads) {
             self.reads.confirm(index, &context);
@@ -254,13 +316,13 @@ impl Replica {
         let mut messages = self.consensus.taken(ready);
         let last = self.consensus.log().last();
         if sends_now {
-            self.send(std::mem::take(&mut messages), output);
+            self.send(std::mem::take(&mut messages), output)?;
         } else {
             // That a leader was heard is true before its entries are durable.
             let is_answer =
                 |(_, message): &(_, Message)| matches!(message.body, Body::HeartbeatAnswer { .. });
             let (now, later) = messages.into_iter().partition(is_answer);
-            self.send(now, output);
+            self.send(now, output)?;
             messages = later;
         }
         self.unpersisted.push_back(Unpersisted { number, last, messages });
@@ -290,17 +352,6 @@ impl Replica {
             }
         }
         Ok(true)
-    }
-
-    pub(crate) fn send(&self, messages: Vec<(ReplicaId, Message)>, output: &mut Output) {
-        let (from, group) = (self.options.id, self.options.group);
-        let envelopes = messages.into_iter();
-        output.messages.extend(envelopes.map(|(to, message)| Envelope {
-            from,
-            to,
-            group,
-            message,
-        }));
     }
 
     /// Applies what is committed; `false` if there was nothing.
@@ -338,6 +389,7 @@ impl Replica {
         if self.stalled.is_some() {
             return Ok(false);
         }
+        self.dispel_as_leader()?;
         self.begin_reads();
         let is_founded = self.shared.lock().is_founded;
         let term = self.consensus.term();
@@ -405,7 +457,12 @@ fn open_hard_state(
             return Err(Error::Identity { reason });
         }
         let (group, id) = (options.group, options.id);
-        let state = HardState { group, id, openings: 1, ..HardState::default() };
+        // Nobody can tell a new replica from one whose disk was replaced.
+        let doubt = match canary::is_on(canary::EMPTY_DISK_VOTES) {
+            true => Doubt::Nothing,
+            false => Doubt::Everything,
+        };
+        let state = HardState { group, id, doubt, openings: 1, ..HardState::default() };
         return HardStateFile::create(disk, dir, state);
     };
     let state = hard.get();
@@ -420,7 +477,11 @@ fn open_hard_state(
         );
         return Err(Error::Identity { reason });
     }
-    debug_assert!(state.doubt <= Doubt::Everything, "it was decoded");
+    if state.doubt == Doubt::Nothing && matches!(db.recovery().tail, Tail::Suspect { .. }) {
+        let mut hard = hard;
+        hard.save(HardState { doubt: Doubt::Tail, ..state })?;
+        return Ok(hard);
+    }
     Ok(hard)
 }
 

@@ -102,7 +102,7 @@ impl Replica {
             lag_bytes: log.bytes_after(peer.matched),
             lag_ticks: self.watermarks.lag_ticks(peer.id),
             is_active: peer.is_active,
-            sending: None,
+            sending: self.sender.progress(peer.id),
         };
         let others = consensus.progress().into_iter();
         let others = others.filter(|peer| is_leader && peer.id != self.options.id);
@@ -119,7 +119,7 @@ impl Replica {
             first: Index(log.first()),
             doubt: self.hard.get().doubt,
             peers: others.map(peer).collect(),
-            receiving: None,
+            receiving: self.receiver.progress(),
             membership,
         }
     }

@@ -10,7 +10,7 @@
 
 mod common;
 
-use common::Cluster;
+use common::{Cluster, options, voters};
 use strandline_replication::{Event, ReplicaId};
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -20,7 +20,20 @@ fn number(name: &str, otherwise: u64) -> u64 {
 /// Runs one seed. Returns how much was acknowledged and read.
 fn run(seed: u64) -> (usize, u64) {
     let count = [1, 2, 3, 3, 3, 5][usize::try_from(seed % 6).unwrap()];
-    let mut cluster = Cluster::new(count, seed);
+    let mut cluster = Cluster::empty(seed);
+    let ids: Vec<u64> = (1..=count).collect();
+    // Half the clusters keep so little of their logs that whoever is away needs a snapshot.
+    let is_small = cluster.random.chance(500);
+    for id in ids.iter().copied() {
+        let mut options = options(id, &voters(&ids), seed);
+        if is_small {
+            options.retention_bytes_max = 64 << 10;
+            options.db.engine.memtable_size = 8 << 10;
+            options.snapshot_bytes_per_tick = 16 << 10;
+        }
+        cluster.add(options);
+    }
+    let filler = vec![1; if is_small { 2000 } else { 300 }];
     let fault = |cluster: &mut Cluster, most: u32| match cluster.random.chance(500) {
         true => 0,
         false => u32::try_from(cluster.random.below(u64::from(most))).unwrap(),
@@ -69,7 +82,7 @@ fn run(seed: u64) -> (usize, u64) {
                     cluster.read(node);
                 }
                 1 => {
-                    cluster.propose(node, &[&value, b"more", &[1; 300]]);
+                    cluster.propose(node, &[&value, b"more", &filler]);
                 }
                 _ => {
                     cluster.propose(node, &[&value]);

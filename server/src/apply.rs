@@ -8,7 +8,7 @@ use strandline_engine::{Changes, KeyspaceId, Read, Result};
 use crate::cache::{Cache, Entry, Found};
 use crate::databases::Databases;
 use crate::key;
-use crate::value::{Stored, encode_string};
+use crate::value::{Stored, string_header};
 
 /// The keyspace of the keys.
 pub const DATA: KeyspaceId = KeyspaceId::DEFAULT;
@@ -105,10 +105,10 @@ impl Apply<'_, '_> {
         if expire_ms.is_some_and(|expire_ms| expire_ms <= self.time_ms) {
             return self.delete(place);
         }
-        let value = encode_string(payload, expire_ms);
-        self.changes.put(DATA, &place.data_key, &value)?;
+        let header = string_header(expire_ms);
+        self.changes.put_parts(DATA, &place.data_key, [&header, payload])?;
         self.cache.begin_write(&place.data_key);
-        let entry = Entry::with_scratch(&place.data_key, Some(&value), self.scratch);
+        let entry = Entry::with_scratch(&place.data_key, Some([&header, payload]), self.scratch);
         self.written.push(entry);
         let before = place.stored.as_ref().map(Stored::expire_ms);
         if before.is_none() {

@@ -100,17 +100,20 @@ const KEY_START: usize = 5;
 impl Entry {
     /// A key that has this value, in its stored form, or none.
     pub fn new(data_key: &[u8], value: Option<&[u8]>) -> Self {
-        Self::with_scratch(data_key, value, &mut Vec::new())
+        Self::with_scratch(data_key, value.map(|value| [value, &[]]), &mut Vec::new())
     }
 
-    /// As [`new`](Entry::new), with memory to work in that the caller keeps for the next call.
-    pub fn with_scratch(data_key: &[u8], value: Option<&[u8]>, scratch: &mut Vec<u8>) -> Self {
+    /// As [`new`](Entry::new), of a value in two parts, with memory to work in that the caller keeps for
+    /// the next call.
+    pub fn with_scratch(data_key: &[u8], value: Option<[&[u8]; 2]>, scratch: &mut Vec<u8>) -> Self {
         let key_len = u32::try_from(data_key.len()).expect("the engine bounds keys");
         scratch.clear();
         scratch.extend_from_slice(&key_len.to_le_bytes());
         scratch.push(u8::from(value.is_some()));
         scratch.extend_from_slice(data_key);
-        scratch.extend_from_slice(value.unwrap_or_default());
+        for part in value.unwrap_or_default() {
+            scratch.extend_from_slice(part);
+        }
         Self(Arc::from(scratch.as_slice()))
     }
 

@@ -104,13 +104,18 @@ impl Stored {
     }
 }
 
-/// The stored form of a string.
-pub fn encode_string(payload: &[u8], expire_ms: Option<u64>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
-    bytes.extend_from_slice(&[KIND_STRING, 0]);
-    bytes.extend_from_slice(&expire_ms.unwrap_or(0).to_le_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
+/// The bytes before the payload of a string.
+pub fn string_header(expire_ms: Option<u64>) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    header[0] = KIND_STRING;
+    header[2..].copy_from_slice(&expire_ms.unwrap_or(0).to_le_bytes());
+    header
+}
+
+/// A string as it is stored.
+#[cfg(test)]
+pub(crate) fn encode_string(payload: &[u8], expire_ms: Option<u64>) -> Vec<u8> {
+    [&string_header(expire_ms), payload].concat()
 }
 
 #[cfg(test)]

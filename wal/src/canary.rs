@@ -6,10 +6,40 @@
 /// Whether canaries are compiled in. The server refuses to be built for release when they are.
 pub const COMPILED: bool = cfg!(feature = "canary");
 
+/// A leader counts itself before its own sync.
+pub const LEADER_COUNTS_UNSYNCED: u8 = 1;
+/// A follower acknowledges before its sync.
+pub const FOLLOWER_ACKNOWLEDGES_UNSYNCED: u8 = 2;
+/// A vote is not persisted.
+pub const VOTE_NOT_PERSISTED: u8 = 3;
+/// A vote is answered before its sync.
+pub const VOTE_ANSWERED_BEFORE_SYNC: u8 = 4;
+/// A term is not persisted.
+pub const TERM_NOT_PERSISTED: u8 = 5;
 /// No directory sync after creating a file.
 pub const NO_DIRECTORY_SYNC_AFTER_CREATE: u8 = 6;
 /// No directory sync after renaming the manifest.
 pub const NO_DIRECTORY_SYNC_AFTER_RENAME: u8 = 7;
+/// A conflicting suffix is not truncated.
+pub const CONFLICT_NOT_TRUNCATED: u8 = 8;
+/// The previous entry's term is not checked.
+pub const PREVIOUS_TERM_NOT_CHECKED: u8 = 9;
+/// An entry of an old term is committed by counting.
+pub const OLD_TERM_COMMITTED_BY_COUNTING: u8 = 10;
+/// Entries are applied before they are committed.
+pub const APPLIED_BEFORE_COMMITTED: u8 = 11;
+/// A snapshot is installed without a sync.
+pub const SNAPSHOT_NOT_SYNCED: u8 = 12;
+/// A snapshot says that it is newer than its data.
+pub const SNAPSHOT_NEWER_THAN_DATA: u8 = 13;
+/// The log is trimmed beyond the durable checkpoint.
+pub const LOG_TRIMMED_TOO_FAR: u8 = 14;
+/// A deposed leader reads.
+pub const STALE_READ_ON_DEPOSED_LEADER: u8 = 15;
+/// A leader reads before the first commit of its term.
+pub const READ_BEFORE_FIRST_COMMIT: u8 = 16;
+/// A read is answered before the state is applied that far.
+pub const READ_BEFORE_APPLY: u8 = 17;
 /// Corruption taken for a torn tail.
 pub const CORRUPTION_TAKEN_FOR_TORN_TAIL: u8 = 18;
 /// A sync error is ignored.
@@ -22,6 +52,16 @@ pub const RECOVERY_TRUSTS_PAGE_CACHE: u8 = 21;
 pub const RECYCLED_GROUPS_VALID_AGAIN: u8 = 22;
 /// Checksums are not verified.
 pub const CHECKSUM_NOT_VERIFIED: u8 = 23;
+/// A joint quorum is counted as one majority.
+pub const JOINT_QUORUM_AS_ONE_MAJORITY: u8 = 24;
+/// A replica with an empty disk votes under its old identity.
+pub const EMPTY_DISK_VOTES: u8 = 25;
+/// A retried request is applied twice.
+pub const RETRY_APPLIED_TWICE: u8 = 26;
+/// The table of sessions is missing from the snapshot.
+pub const SESSIONS_NOT_IN_SNAPSHOT: u8 = 27;
+/// An election is won by half the votes.
+pub const ELECTION_BY_HALF: u8 = 28;
 /// Compaction drops the newest version, or a tombstone that is still needed.
 pub const COMPACTION_DROPS_NEEDED: u8 = 30;
 /// The checksum does not cover the position.

@@ -125,7 +125,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn create(&self) -> Result<TableWriter> {
+    pub(crate) fn create(&self) -> Result<TableWriter> {
         let id = TableId(self.next_table.fetch_add(1, Ordering::Relaxed));
         TableWriter::create(&self.disk, &self.dir, id, &self.options)
     }

@@ -342,7 +342,7 @@ impl Manifest {
 }
 
 /// The bytes of a manifest that says `contents`, and the sequence number of its next record.
-fn encode_base(contents: &Contents, number: u64, first_sequence: u64) -> (Vec<u8>, u64) {
+pub(crate) fn encode_base(contents: &Contents, number: u64, first_sequence: u64) -> (Vec<u8>, u64) {
     let edits = contents.as_edits();
     let base_records = u32::try_from(edits.len()).expect("a base has few records");
     let mut bytes = Header { base_records, number, first_sequence }.encode().to_vec();

@@ -206,7 +206,7 @@ impl Table {
     }
 
     /// The bytes of the file.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         (*self.file).as_ref()
     }
 

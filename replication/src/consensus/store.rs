@@ -1,5 +1,7 @@
 //! The log and the membership as the crate `raft` sees them.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, Snapshot,
@@ -7,7 +9,8 @@ use raft::eraftpb::{
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::log::Log;
-use crate::{Member, MemberRole, Membership, MembershipChange};
+use crate::snapshot::Point;
+use crate::{Member, MemberRole, Membership, MembershipChange, ReplicaId};
 
 /// The log as the crate sees it.
 pub(super) struct Store {
@@ -16,6 +19,19 @@ pub(super) struct Store {
     /// hears of it, so that a full disk refuses it in time.
     pub(super) last: u64,
     pub(super) start: RaftState,
+    /// What a peer that is too far behind can be given.
+    pub(super) point: Option<Point>,
+    /// The last peer for which there was none, or none that is new enough.
+    pub(super) wanted: Cell<Option<ReplicaId>>,
+}
+
+/// A checkpoint as the crate knows it: where it is, not what is in it.
+pub(super) fn snapshot(point: &Point) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    metadata.set_conf_state(conf_state(&point.membership));
+    (metadata.index, metadata.term) = (point.index.0, point.term.0);
+    snapshot
 }
 
 /// A membership as the crate keeps it.
@@ -98,8 +114,19 @@ impl Storage for Store {
         Ok(self.last)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let to = ReplicaId(to);
+        let is_enough = |point: &&Point| {
+            let leads_on = point.index.0 + 1 >= self.log.first();
+            leads_on && point.index.0 >= request_index && point.membership.contains(to)
+        };
+        match self.point.as_ref().filter(is_enough) {
+            Some(point) => Ok(snapshot(point)),
+            None => {
+                self.wanted.set(Some(to));
+                Err(StorageError::SnapshotTemporarilyUnavailable.into())
+            }
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use raft::eraftpb::{Entry, EntryType, Message as Raw, MessageType};
 use strandline_engine::{EntryHeader, EntryKind, Index};
 
 use super::Consensus;
-use crate::message::{Body, Message, VoteKind};
-use crate::{ReplicaId, Term};
+use crate::message::{Body, Message, SnapshotBody, VoteKind};
+use crate::{Membership, ReplicaId, Term};
 
 /// The header and empty command of an entry that the crate makes by itself.
 pub(super) fn made_entry(entry: &Entry) -> Bytes {
@@ -63,7 +63,20 @@ impl Consensus {
                     granted: !raw.reject,
                     committed,
                     committed_term,
+                    // Filled in by whoever sends it.
+                    in_doubt: false,
                 }
+            }
+            MessageType::MsgSnapshot => {
+                let metadata = raw.get_snapshot().get_metadata();
+                // What it consists of is filled in by whoever sends it.
+                Body::Snapshot(SnapshotBody::Offer {
+                    id: 0,
+                    index: Index(metadata.index),
+                    term: Term(metadata.term),
+                    membership: Membership::default(),
+                    files: Vec::new(),
+                })
             }
             MessageType::MsgTimeoutNow => Body::TimeoutNow,
             MessageType::MsgReadIndex => {
@@ -129,7 +142,7 @@ impl Consensus {
                     VoteKind::Real => MessageType::MsgRequestVote,
                 }
             }
-            Body::VoteAnswer { kind, granted, committed, committed_term } => {
+            Body::VoteAnswer { kind, granted, committed, committed_term, .. } => {
                 raw.reject = !granted;
                 (raw.commit, raw.commit_term) = (committed.0, committed_term.0);
                 match kind {
@@ -148,7 +161,7 @@ impl Consensus {
                 raw.set_entries(vec![Entry { data: context, ..Entry::default() }].into());
                 MessageType::MsgReadIndexResp
             }
-            Body::Snapshot(_) => return None,
+            Body::Probe { .. } | Body::ProbeAnswer { .. } | Body::Snapshot(_) => return None,
         };
         raw.set_msg_type(kind);
         Some(raw)

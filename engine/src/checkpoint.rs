@@ -1,0 +1,364 @@
+//! Checkpoints: the engine's durable state at an index, to be kept or sent elsewhere, and taken over.
+//!
+//! A checkpoint is the set of tables of one version and a manifest that names them; taking one costs
+//! nothing, and holding it keeps its files. What is only in memtables is not in it: the log has that.
+//!
+//! Taking one over: its files lie in a directory beside the state, complete and synced. Every table is
+//! written anew, cell by cell, under a number of this engine; that checks every checksum on the way. Then
+//! one edit of the manifest puts all of them in the place of all that was there. A crash before that
+//! edit leaves the old state and some files that the next opening removes; after it, the new state.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use strandline_wal::disk::Disk;
+
+use crate::iter::Cursor;
+use crate::manifest::contents::Contents;
+use crate::manifest::edit::{Edit, Flushed};
+use crate::manifest::encode_base;
+use crate::manifest::replay::replay;
+use crate::memtable::Memtable;
+use crate::table::{BlockCache, Table, TableMeta, TableWriter, file_name};
+use crate::{Engine, Error, Index, Result};
+
+/// The name under which a checkpoint's manifest goes.
+const MANIFEST_NAME: &str = "manifest";
+
+/// The engine's durable state at an index.
+pub struct Checkpoint {
+    tables: Vec<Arc<Table>>,
+    manifest: Vec<u8>,
+    index: Index,
+    machine_state: Vec<u8>,
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointFile {
+    /// Its name, which is also the one it needs where it is taken over.
+    pub name: String,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+impl Checkpoint {
+    /// Everything up to here is in it.
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// The machine's state at that index.
+    pub fn machine_state(&self) -> &[u8] {
+        &self.machine_state
+    }
+
+    /// Its files, the manifest first.
+    pub fn files(&self) -> Vec<CheckpointFile> {
+        let len = u64::try_from(self.manifest.len()).expect("lengths fit 64 bits");
+        let manifest = CheckpointFile { name: MANIFEST_NAME.into(), len };
+        let table = |table: &Arc<Table>| {
+            let meta = table.meta();
+            CheckpointFile { name: file_name(meta.id), len: meta.size }
+        };
+        std::iter::once(manifest).chain(self.tables.iter().map(table)).collect()
+    }
+
+    /// A part of the file at this place in the list; none if there is no such part.
+    pub fn read(&self, file: usize, offset: u64, len: usize) -> Option<&[u8]> {
+        let bytes = match file.checked_sub(1) {
+            None => &self.manifest[..],
+            Some(table) => self.tables.get(table)?.bytes(),
+        };
+        let start = usize::try_from(offset).ok()?;
+        bytes.get(start..start.checked_add(len)?)
+    }
+}
+
+/// A checkpoint that is being taken over.
+pub struct Adoption {
+    contents: Contents,
+    staging: PathBuf,
+    /// Tables that are not written yet, with their levels.
+    waiting: VecDeque<(u8, TableMeta)>,
+    /// Tables that are.
+    made: Vec<(u8, TableMeta)>,
+}
+
+impl Adoption {
+    /// Everything up to here is in it.
+    pub fn index(&self) -> Index {
+        self.contents.flushed
+    }
+
+    /// The machine's state at that index.
+    pub fn machine_state(&self) -> &[u8] {
+        &self.contents.machine_state
+    }
+}
+
+impl Engine {
+    /// The state as far as it is in tables.
+    pub fn checkpoint(&self) -> Checkpoint {
+        // Versions change under the manifest's lock only.
+        let manifest = self.manifest();
+        let contents = manifest.contents();
+        let version = Arc::clone(&self.state().version);
+        let (bytes, _) = encode_base(contents, 1, 1);
+        // In the order of the manifest, so that file and table are found by place.
+        let by_id = |meta: &TableMeta| {
+            let found = version.tables().find(|table| table.meta().id == meta.id);
+            Arc::clone(found.expect("a version has the tables of its manifest"))
+        };
+        Checkpoint {
+            tables: contents.tables().map(|(_, meta)| by_id(meta)).collect(),
+            manifest: bytes,
+            index: contents.flushed,
+            machine_state: contents.machine_state.clone(),
+        }
+    }
+
+    /// Begins to take over a checkpoint whose files lie in `staging`.
+    ///
+    /// # Errors
+    ///
+    /// If its manifest is damaged, or too new.
+    pub fn adopt(&self, staging: &Path) -> Result<Adoption> {
+        let path = staging.join(MANIFEST_NAME);
+        let bytes = crate::manifest::read_file(&*self.place.disk, &path)?;
+        let replayed = replay(&path, &bytes)?;
+        if replayed.torn_at.is_some() {
+            let reason = "it is cut short".into();
+            return Err(Error::Malformed { what: "checkpoint's manifest", offset: 0, reason });
+        }
+        let contents = replayed.contents;
+        let waiting = contents.tables().map(|(level, meta)| (level, meta.clone())).collect();
+        Ok(Adoption { contents, staging: staging.to_path_buf(), waiting, made: Vec::new() })
+    }
+
+    /// Writes one table of the checkpoint; returns whether all are written.
+    ///
+    /// # Errors
+    ///
+    /// If a table is damaged, or what the disk refuses. The checkpoint can then only be given up.
+    pub fn adopt_slice(&self, adoption: &mut Adoption) -> Result<bool> {
+        let Some((level, meta)) = adoption.waiting.pop_front() else { return Ok(true) };
+        let disk: &Arc<dyn Disk> = &self.place.disk;
+        // Each cell is read once.
+        let table = Table::open(disk, &adoption.staging, meta, BlockCache::new(0))?;
+        let mut writer = self.place.create()?;
+        let copied = copy(&table, &mut writer);
+        if let Err(error) = copied {
+            writer.abandon();
+            return Err(error);
+        }
+        let made = writer.finish()?;
+        let same = (made.cells, made.tombstones, made.index_min, made.index_max);
+        let meta = table.meta();
+        if same != (meta.cells, meta.tombstones, meta.index_min, meta.index_max) {
+            let reason = format!("table {} has other cells than it says", meta.id);
+            return Err(Error::Malformed { what: "checkpoint", offset: 0, reason });
+        }
+        adoption.made.push((level, made));
+        Ok(adoption.waiting.is_empty())
+    }
+
+    /// Puts the checkpoint in the place of everything that is here, atomically. Called by the applier,
+    /// between entries. Views that were taken before stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// What the disk refuses: then the old state goes on, or the new one is found when the engine is
+    /// opened again.
+    pub(crate) fn install_adoption(&self, adoption: &Adoption) -> Result<()> {
+        assert!(adoption.waiting.is_empty(), "all tables are written");
+        let index = adoption.index();
+        assert!(index > self.applied(), "a checkpoint leads on");
+        // Work under way would install what belongs to the old state.
+        let mut flushing = self.flushing.lock().expect("a flush that panicked is not followed");
+        if let Some(flush) = flushing.take() {
+            flush.abandon();
+        }
+        let mut compacting =
+            self.compacting.lock().expect("a compaction that panicked is not followed");
+        compacting.abandon();
+        self.place.disk.sync_dir(&self.place.dir)?;
+        let edit = {
+            let manifest = self.manifest();
+            let contents = manifest.contents();
+            Edit {
+                flushed: Some(Flushed {
+                    index,
+                    machine_state: adoption.contents.machine_state.clone(),
+                }),
+                keyspaces: adoption.contents.keyspaces.changed_since(&contents.keyspaces),
+                removed: contents.tables().map(|(level, table)| (level, table.id)).collect(),
+                added: adoption.made.clone(),
+                ..Edit::default()
+            }
+        };
+        let tables: Vec<TableMeta> = adoption.made.iter().map(|(_, meta)| meta.clone()).collect();
+        let _applier = self.applier.lock().expect("an applier that panicked is not followed");
+        self.install(edit, &tables, |state| {
+            state.active = Arc::new(Memtable::new());
+            state.sealed.clear();
+            state.keyspaces = Arc::clone(&state.version.keyspaces);
+        })?;
+        self.applied.store(index.0, Ordering::Release);
+        Ok(())
+    }
+}
+
+fn copy(table: &Arc<Table>, writer: &mut TableWriter) -> Result<()> {
+    let mut cursor = table.cursor_past_cache();
+    cursor.first()?;
+    while let Some(cell) = cursor.cell() {
+        writer.add(cell)?;
+        cursor.next()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline_wal::disk::simulated::{Fault, SimulatedDisk, Survival};
+    use strandline_wal::disk::{Disk, OpenMode};
+
+    use super::*;
+    use crate::{Batch, KeyspaceId, Options, Worked};
+
+    const DIR: &str = "/engine";
+    const STAGING: &str = "/staging";
+
+    fn open(disk: &Arc<SimulatedDisk>) -> Result<Engine> {
+        Engine::open(disk.clone(), Path::new(DIR), Options::default())
+    }
+
+    fn put(engine: &Engine, index: u64, key: &str) {
+        let mut batch = Batch::new();
+        let value = format!("{key} at {index}");
+        batch.put(KeyspaceId::DEFAULT, key.as_bytes(), value.as_bytes()).unwrap();
+        engine.apply(Index(index), &batch).unwrap();
+    }
+
+    fn flush(engine: &Engine) {
+        engine.seal(format!("state at {}", engine.applied()).into_bytes());
+        while engine.work(engine.applied()).unwrap() == Worked::Done {}
+    }
+
+    /// A state with three tables, a keyspace and tombstones, at index 60.
+    fn source() -> Engine {
+        let engine = open(&SimulatedDisk::new(1)).unwrap();
+        engine.create_keyspace(Index(1), "more").unwrap();
+        engine.apply(Index(1), &Batch::new()).unwrap();
+        for index in 2..=60 {
+            put(&engine, index, &format!("key {}", index % 25));
+            if index % 20 == 0 {
+                flush(&engine);
+            }
+        }
+        engine
+    }
+
+    fn stage(disk: &Arc<SimulatedDisk>, checkpoint: &Checkpoint) -> Result<()> {
+        disk.create_dir_all(Path::new(STAGING))?;
+        for (place, file) in checkpoint.files().into_iter().enumerate() {
+            let path = Path::new(STAGING).join(&file.name);
+            if disk.exists(&path)? {
+                disk.remove(&path)?;
+            }
+            let len = usize::try_from(file.len).unwrap();
+            let bytes = checkpoint.read(place, 0, len).unwrap();
+            let file = disk.open(&path, OpenMode::Create)?;
+            file.write_at(bytes, 0)?;
+            file.sync()?;
+        }
+        Ok(disk.sync_dir(Path::new(STAGING))?)
+    }
+
+    fn take_over(disk: &Arc<SimulatedDisk>, checkpoint: &Checkpoint) -> Result<Engine> {
+        let engine = open(disk)?;
+        for index in 1..=5 {
+            put(&engine, index, "old");
+        }
+        engine.seal(b"old state".to_vec());
+        while engine.work(Index(5))? == Worked::Done {}
+        put(&engine, 6, "in memory");
+        stage(disk, checkpoint)?;
+        let mut adoption = engine.adopt(Path::new(STAGING))?;
+        while !engine.adopt_slice(&mut adoption)? {}
+        engine.install_adoption(&adoption)?;
+        Ok(engine)
+    }
+
+    #[test]
+    fn a_checkpoint_takes_the_place_of_all_that_was_there() {
+        let source = source();
+        let checkpoint = source.checkpoint();
+        let disk = SimulatedDisk::new(2);
+        let engine = take_over(&disk, &checkpoint).unwrap();
+        assert_eq!(engine.digest().unwrap(), source.digest().unwrap());
+        assert_eq!((engine.applied(), engine.flushed()), (Index(60), Index(60)));
+        assert_eq!(engine.machine_state(), b"state at 60");
+        assert_eq!(engine.keyspace("more"), source.keyspace("more"));
+        for engine in [&engine, &source] {
+            put(engine, 61, "after");
+            flush(engine);
+        }
+        assert_eq!(engine.digest().unwrap(), source.digest().unwrap());
+        drop(engine);
+        let engine = open(&disk).unwrap();
+        assert_eq!(engine.digest().unwrap(), source.digest().unwrap());
+        engine.verify().unwrap();
+    }
+
+    #[test]
+    fn every_fault_at_every_operation_leaves_one_state_or_the_other() {
+        let source = source();
+        let checkpoint = source.checkpoint();
+        let wanted = source.digest().unwrap();
+        let operations = {
+            let disk = SimulatedDisk::new(2);
+            take_over(&disk, &checkpoint).unwrap();
+            disk.operations()
+        };
+        for fault in [Fault::PowerCut, Fault::Kill, Fault::Eio] {
+            for at in 1..=operations {
+                let disk = SimulatedDisk::new(at);
+                disk.set_survival(Survival::of(500));
+                disk.fail_at(at, fault);
+                let _ = take_over(&disk, &checkpoint);
+                disk.clear_faults();
+                if disk.restart().is_none() {
+                    disk.power_cut();
+                }
+                let engine = open(&disk).unwrap();
+                engine.verify().unwrap();
+                match engine.flushed() {
+                    Index(60) => assert_eq!(engine.digest().unwrap(), wanted, "{fault:?} at {at}"),
+                    flushed => assert!(flushed <= Index(5), "{fault:?} at {at}: {flushed}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_table_is_refused() {
+        let checkpoint = source().checkpoint();
+        let disk = SimulatedDisk::new(3);
+        let engine = open(&disk).unwrap();
+        stage(&disk, &checkpoint).unwrap();
+        let name = checkpoint.files()[1].name.clone();
+        disk.flip_bit(&Path::new(STAGING).join(name), 8 * 100);
+        let mut adoption = engine.adopt(Path::new(STAGING)).unwrap();
+        let refused = loop {
+            match engine.adopt_slice(&mut adoption) {
+                Ok(done) => assert!(!done, "the damage was not seen"),
+                Err(error) => break error,
+            }
+        };
+        assert!(refused.to_string().contains("table"), "{refused}");
+    }
+}

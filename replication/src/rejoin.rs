@@ -1,0 +1,244 @@
+//! Coming back with less than was promised: a torn log, a replaced disk, a damaged hard state.
+//!
+//! A replica that may have lost something has a [`Doubt`], which is kept in its hard state until it is
+//! dispelled. The very first opening of an empty directory is such a case too: nobody can tell a new
+//! replica from one whose disk was replaced.
+//!
+//! | doubt | may be lost | so it |
+//! |---|---|---|
+//! | tail | entries that it acknowledged | gives votes that count only if all voters agree |
+//! | everything | also terms that it knew and votes that it gave | also acknowledges nothing |
+//!
+//! **Everything becomes tail** when it knows a term that is not below any that it can have promised: the
+//! highest of the terms of so many voters that every quorum it was in has one of them; or that of a
+//! leader whom all voters elected, or for whom it does not vote.
+//!
+//! **Tail becomes nothing** when its log agrees, durably, with that of a leader up to where the leader's
+//! log ended after this replica had come back. A leader has everything that was committed, and
+//! everything that it can still commit by acknowledgements that this replica sent before it fell.
+//!
+//! **All voters.** Where many are in doubt at once, after a power cut of all, say, no majority of sure
+//! votes exists. Then a candidate wins if *every* voter has voted for it: its log is not behind any of
+//! theirs, so what is committed and not damaged on a quorum is in it.
+//!
+//! In doubt a replica asks: [`Body::Probe`]. A leader that is asked also forgets what it believed of the
+//! replica's log beyond its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use strandline_engine::Index;
+use strandline_wal::canary;
+
+use crate::hard_state::HardState;
+use crate::message::{Body, Message, VoteKind};
+use crate::{Doubt, Output, Replica, ReplicaId, Result, Role, Term};
+
+/// What was heard of others since this replica came back.
+#[derive(Debug, Default)]
+pub(crate) struct Rejoin {
+    /// Names this life in questions and answers.
+    nonce: u64,
+    /// By voter: its term, and how many voters it knows of.
+    answers: BTreeMap<ReplicaId, (Term, u32)>,
+    /// Where a leader's log ended, and in which term it leads.
+    leader_end: Option<(Term, Index)>,
+    /// Up to where this log agrees with a leader's, and in which term that leads.
+    agreed: Option<(Term, Index)>,
+    /// Votes that count only if all voters agree: the election, and who gave them.
+    held: Option<((VoteKind, Term), BTreeMap<ReplicaId, Message>)>,
+    /// Who has voted for this candidate, surely or not.
+    granted: BTreeSet<ReplicaId>,
+    /// The term in which all voters elected this leader.
+    unanimous: Option<Term>,
+    ticks: u64,
+}
+
+/// What a probe's answer says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProbeAnswer {
+    pub(crate) nonce: u64,
+    pub(crate) last: Index,
+    pub(crate) voters: u32,
+    pub(crate) is_leader: bool,
+    pub(crate) is_unanimous: bool,
+    pub(crate) is_sure: bool,
+    pub(crate) you_vote: bool,
+}
+
+impl Rejoin {
+    pub(crate) fn new(seed: u64, openings: u64) -> Self {
+        let nonce = seed.rotate_left(17) ^ openings.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { nonce, ..Self::default() }
+    }
+}
+
+impl Replica {
+    fn doubt(&self) -> Doubt {
+        self.hard.get().doubt
+    }
+
+    fn set_doubt(&mut self, doubt: Doubt) -> Result<()> {
+        let state = self.hard.get();
+        if state.doubt == doubt {
+            return Ok(());
+        }
+        self.hard.save(HardState { doubt, ..state })
+    }
+
+    /// Asks everybody, now and then, as long as there is doubt.
+    pub(crate) fn rejoin_tick(&mut self, output: &mut Output) {
+        if self.doubt() == Doubt::Nothing {
+            return;
+        }
+        let again = 2 * u64::from(self.options.heartbeat_ticks);
+        if self.rejoin.ticks.is_multiple_of(again) {
+            let mut peers: BTreeSet<ReplicaId> =
+                self.consensus.progress().into_iter().map(|peer| peer.id).collect();
+            peers.extend(self.consensus.leader());
+            peers.remove(&self.options.id);
+            for peer in peers {
+                self.probe(peer, output);
+            }
+        }
+        self.rejoin.ticks += 1;
+    }
+
+    /// Asks one replica.
+    pub(crate) fn probe(&self, peer: ReplicaId, output: &mut Output) {
+        let last = Index(self.consensus.log().last());
+        let body = Body::Probe { nonce: self.rejoin.nonce, last };
+        self.post(peer, Message { term: self.consensus.term(), body }, output);
+    }
+
+    /// Another replica asks.
+    pub(crate) fn probed(&mut self, from: ReplicaId, nonce: u64, last: Index, output: &mut Output) {
+        let is_leader = self.consensus.is_leader();
+        if is_leader {
+            self.consensus.forget_beyond(from, last.0);
+        }
+        let progress = self.consensus.progress();
+        let voters = progress.iter().filter(|peer| peer.votes).count();
+        let term = self.consensus.term();
+        let body = Body::ProbeAnswer {
+            nonce,
+            last: Index(self.consensus.log().last()),
+            voters: u32::try_from(voters).expect("members are few"),
+            is_leader,
+            is_unanimous: is_leader && self.rejoin.unanimous == Some(term),
+            is_sure: self.doubt() != Doubt::Everything,
+            you_vote: progress.iter().any(|peer| peer.votes && peer.id == from),
+        };
+        self.post(from, Message { term, body }, output);
+    }
+
+    /// Another replica answers.
+    pub(crate) fn probe_answered(
+        &mut self,
+        from: ReplicaId,
+        term: Term,
+        answer: ProbeAnswer,
+    ) -> Result<()> {
+        if answer.nonce != self.rejoin.nonce || self.doubt() == Doubt::Nothing {
+            return Ok(());
+        }
+        if answer.is_sure {
+            self.rejoin.answers.insert(from, (term, answer.voters));
+        }
+        if answer.is_leader && term >= self.consensus.term() {
+            // The first answer of this leader: later ones would move the end on for ever.
+            let known = self.rejoin.leader_end.is_some_and(|(known, _)| known == term);
+            if !known {
+                self.rejoin.leader_end = Some((term, answer.last));
+            }
+        }
+        if self.doubt() == Doubt::Everything {
+            let is_harmless = answer.is_leader && (answer.is_unanimous || !answer.you_vote);
+            let highest = match is_harmless {
+                true => Some(term),
+                false => self.promised_at_most(),
+            };
+            if let Some(term) = highest {
+                self.consensus.adopt(term);
+                self.set_doubt(Doubt::Tail)?;
+            }
+        }
+        self.dispel_if_caught_up()
+    }
+
+    /// A term that is not below any that this replica can have promised, if enough have answered: one of
+    /// them is in every quorum that it can have been in.
+    fn promised_at_most(&self) -> Option<Term> {
+        let answers = &self.rejoin.answers;
+        let voters = answers.values().map(|(_, voters)| *voters).max()?;
+        let needed = voters - (voters / 2 + 1) + 1;
+        let is_enough = answers.len() >= usize::try_from(needed).expect("members are few");
+        is_enough.then(|| answers.values().map(|(term, _)| *term).max()).flatten()
+    }
+
+    /// An acknowledgement is about to go: whether it may.
+    pub(crate) fn may_acknowledge(&self) -> bool {
+        self.doubt() != Doubt::Everything
+    }
+
+    /// This replica's log agrees with its leader's up to here, durably.
+    pub(crate) fn acknowledged(&mut self, term: Term, last: Index) -> Result<()> {
+        self.rejoin.agreed = Some((term, last));
+        self.dispel_if_caught_up()
+    }
+
+    fn dispel_if_caught_up(&mut self) -> Result<()> {
+        let (Some((leads, end)), Some((term, last))) = (self.rejoin.leader_end, self.rejoin.agreed)
+        else {
+            return Ok(());
+        };
+        if self.doubt() == Doubt::Tail && leads == term && last >= end {
+            self.set_doubt(Doubt::Nothing)?;
+            let nonce = self.rejoin.nonce;
+            self.rejoin = Rejoin { nonce, ..Rejoin::default() };
+        }
+        Ok(())
+    }
+
+    /// A vote for this candidate. Returns those that count now: one that is in doubt counts when all
+    /// voters have voted for it.
+    pub(crate) fn count_vote(
+        &mut self,
+        from: ReplicaId,
+        kind: VoteKind,
+        message: Message,
+        in_doubt: bool,
+    ) -> Vec<(ReplicaId, Message)> {
+        let is_sure = !in_doubt && self.doubt() == Doubt::Nothing;
+        let election = (kind, message.term);
+        if self.rejoin.held.as_ref().is_none_or(|(held, _)| *held != election) {
+            self.rejoin.held = Some((election, BTreeMap::new()));
+            self.rejoin.granted.clear();
+        }
+        self.rejoin.granted.insert(from);
+        if is_sure || canary::is_on(canary::EMPTY_DISK_VOTES) {
+            return vec![(from, message)];
+        }
+        let (_, held) = self.rejoin.held.as_mut().expect("it was set just above");
+        held.insert(from, message);
+        let voters = self.consensus.progress().into_iter().filter(|peer| peer.votes);
+        let mut others = voters.filter(|peer| peer.id != self.options.id);
+        if !others.all(|peer| self.rejoin.granted.contains(&peer.id)) {
+            return Vec::new();
+        }
+        if kind == VoteKind::Real {
+            self.rejoin.unanimous = Some(election.1);
+        }
+        std::mem::take(held).into_iter().collect()
+    }
+
+    /// A leader was elected by sure votes, or by all: either way its log is not behind.
+    pub(crate) fn dispel_as_leader(&mut self) -> Result<()> {
+        if self.consensus.role() != Role::Leader {
+            return Ok(());
+        }
+        if self.consensus.is_alone() {
+            self.rejoin.unanimous = Some(self.consensus.term());
+        }
+        self.set_doubt(Doubt::Nothing)
+    }
+}

@@ -1,0 +1,190 @@
+//! Bringing a replica up to date that the log cannot: a checkpoint is sent, file by file.
+//!
+//! ```text
+//! leader: pins a checkpoint, offers it            follower: fetches parts, several at a time,
+//!         ---- Offer: files and lengths ---->               into state.incoming/
+//!         <--- Fetch: file, offset, length --
+//!         ---- Chunk ------------------------>               ... all files complete and synced:
+//!                                                           writes the tables anew, checking them,
+//!         <--- Done --------------------------               installs them by one edit, begins the
+//!         ---- entries after the checkpoint ->               log anew behind them
+//! ```
+//!
+//! The follower drives, so loss, duplication and order do not matter: what does not come is fetched again.
+//! A crash of the follower keeps the files that were complete; the leader's offer goes on as long as
+//! it is fetched from. The leader keeps the log behind a checkpoint that it is sending, and sends no
+//! more bytes per tick than its settings say.
+
+pub(crate) mod receive;
+pub(crate) mod send;
+
+use strandline_engine::Index;
+use strandline_wal::canary;
+
+use crate::machine::Replicated;
+use crate::message::{Body, Message, SnapshotBody};
+use crate::{Doubt, Envelope, Membership, Output, Replica, ReplicaId, Result, Role, Term};
+
+/// The most that is fetched at once.
+pub(crate) const CHUNK_LEN_MAX: u32 = 256 << 10;
+
+/// A checkpoint as the consensus knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) index: Index,
+    pub(crate) term: Term,
+    pub(crate) membership: Membership,
+}
+
+impl Point {
+    /// The point at which a machine's state was taken.
+    pub(crate) fn of(index: Index, machine_state: &[u8]) -> Result<Self> {
+        let (replicated, _) = Replicated::decode(machine_state)?;
+        let reason = || "a checkpoint does not know its own term".to_owned();
+        let term = replicated.terms.get(index.0);
+        let term = term.ok_or_else(|| crate::Error::Message { offset: 0, reason: reason() })?;
+        Ok(Self { index, term: Term(term), membership: replicated.membership })
+    }
+}
+
+impl Replica {
+    /// Sends messages; what the consensus calls a snapshot is begun here.
+    pub(crate) fn send(
+        &mut self,
+        messages: Vec<(ReplicaId, Message)>,
+        output: &mut Output,
+    ) -> Result<()> {
+        let doubt = self.hard.get().doubt;
+        for (to, mut message) in messages {
+            match &mut message.body {
+                Body::Snapshot(SnapshotBody::Offer { .. }) => {
+                    self.begin_sending(to, output);
+                    continue;
+                }
+                Body::Appended { last, .. } => {
+                    if !self.may_acknowledge() {
+                        continue;
+                    }
+                    let last = *last;
+                    self.acknowledged(message.term, last)?;
+                }
+                // Who does not know what it promised cannot confirm that a leader still leads.
+                Body::HeartbeatAnswer { context, .. } if !self.may_acknowledge() => {
+                    context.clear();
+                }
+                Body::VoteAnswer { in_doubt, .. } => *in_doubt = doubt != Doubt::Nothing,
+                _ => {}
+            }
+            self.post(to, message, output);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn post(&self, to: ReplicaId, message: Message, output: &mut Output) {
+        let (from, group) = (self.options.id, self.options.group);
+        output.messages.push(Envelope { from, to, group, message });
+    }
+
+    pub(crate) fn say(&self, to: ReplicaId, body: SnapshotBody, output: &mut Output) {
+        let message = Message { term: self.consensus.term(), body: Body::Snapshot(body) };
+        self.post(to, message, output);
+    }
+
+    /// A message about a snapshot, validated.
+    pub(crate) fn snapshot_message(
+        &mut self,
+        from: ReplicaId,
+        term: Term,
+        body: SnapshotBody,
+        output: &mut Output,
+    ) -> Result<()> {
+        if term != self.consensus.term() {
+            return Ok(());
+        }
+        match body {
+            SnapshotBody::Offer { id, index, files, .. } => {
+                if self.consensus.leader() == Some(from) && !self.consensus.is_leader() {
+                    self.offered(from, id, index, files, output)?;
+                }
+                Ok(())
+            }
+            SnapshotBody::Chunk { id, file, offset, bytes } => {
+                self.chunk(from, id, (file, offset), &bytes, output)
+            }
+            SnapshotBody::Gone { id } => {
+                self.receiver.forget(from, id);
+                Ok(())
+            }
+            SnapshotBody::Fetch { id, file, offset, len } => {
+                self.fetched(from, id, send::Part { file, offset, len }, output);
+                Ok(())
+            }
+            SnapshotBody::Done { id, installed } => {
+                if self.sender.finish(from, id) {
+                    self.consensus.report_snapshot(from, installed);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A tick has passed, for snapshots and for what is kept of the log.
+    pub(crate) fn snapshot_tick(&mut self, output: &mut Output) -> Result<()> {
+        if self.consensus.is_leader() {
+            self.refresh_point()?;
+            self.sending_tick(output);
+        } else {
+            self.sender.clear();
+        }
+        self.receiving_tick(output)?;
+        self.trim();
+        Ok(())
+    }
+
+    /// Gives the consensus a newer checkpoint to offer, if it has asked for one.
+    fn refresh_point(&mut self) -> Result<()> {
+        let Some(to) = self.consensus.take_wanted() else { return Ok(()) };
+        let flushed = self.db().flushed();
+        if flushed > Index(0) {
+            let index = match canary::is_on(canary::SNAPSHOT_NEWER_THAN_DATA) {
+                true => self.db().applied(),
+                false => flushed,
+            };
+            let point = Point::of(flushed, &self.db().machine_state())?;
+            let is_enough = point.membership.contains(to);
+            self.consensus.set_point(Point { index, ..point });
+            if is_enough {
+                return Ok(());
+            }
+        }
+        // What is flushed does not know the peer yet: what is applied does.
+        self.db().request_flush();
+        Ok(())
+    }
+
+    /// Lets go of the part of the log that nobody needs: what is in tables, and, as long as the log is
+    /// not too large, no peer lacks. A follower keeps what fits, in case it leads one day.
+    fn trim(&mut self) {
+        let stats = self.db().log().stats();
+        let segments = u64::try_from(stats.segments_in_use).expect("a count fits 64 bits");
+        let len = segments.saturating_mul(self.options.db.wal.segment_size);
+        let is_large = len > self.options.retention_bytes_max;
+        let mut keep_after = self.db().flushed();
+        if canary::is_on(canary::LOG_TRIMMED_TOO_FAR) {
+            keep_after = self.db().applied();
+            self.db().log().trim(strandline_wal::Lsn(keep_after.0));
+            return;
+        }
+        if !is_large {
+            if self.consensus.role() != Role::Leader {
+                return;
+            }
+            let matched = self.consensus.progress().into_iter().map(|peer| peer.matched).min();
+            keep_after = keep_after.min(Index(matched.unwrap_or(0)));
+        }
+        if let Some(pinned) = self.sender.pinned() {
+            keep_after = keep_after.min(pinned);
+        }
+        self.db().trim(keep_after);
+    }
+}

@@ -1,0 +1,168 @@
+//! The leader's side: checkpoints that peers fetch from.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use strandline_engine::{Checkpoint, Index};
+
+use super::{CHUNK_LEN_MAX, Point};
+use crate::message::{FileOffer, SnapshotBody};
+use crate::{Output, Replica, ReplicaId};
+
+/// How many parts a peer may ask for before the first has come.
+const QUEUE_MAX: usize = 64;
+/// After so many election times without a fetch a peer is taken to be gone.
+const PATIENCE_ELECTIONS: u64 = 20;
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) file: u32,
+    pub(crate) offset: u64,
+    pub(crate) len: u32,
+}
+
+/// What is sent to whom.
+#[derive(Default)]
+pub(crate) struct Sender {
+    sending: BTreeMap<ReplicaId, Sending>,
+    /// Bytes that may still be sent in this tick.
+    budget: u64,
+    /// How many were begun.
+    count: u64,
+}
+
+struct Sending {
+    id: u64,
+    checkpoint: Checkpoint,
+    offer: SnapshotBody,
+    /// Since the last fetch.
+    ticks: u64,
+    sent: u64,
+    len: u64,
+    queue: VecDeque<Part>,
+}
+
+impl Sender {
+    /// Up to here the log may be trimmed, as far as snapshots are concerned.
+    pub(crate) fn pinned(&self) -> Option<Index> {
+        self.sending.values().map(|sending| sending.checkpoint.index()).min()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.sending.clear();
+    }
+
+    /// The peer has it, or cannot take it; whether that was news.
+    pub(crate) fn finish(&mut self, peer: ReplicaId, id: u64) -> bool {
+        let is_it = self.sending.get(&peer).is_some_and(|sending| sending.id == id);
+        if is_it {
+            self.sending.remove(&peer);
+        }
+        is_it
+    }
+
+    /// Bytes sent to a peer, and in all.
+    pub(crate) fn progress(&self, peer: ReplicaId) -> Option<(u64, u64)> {
+        self.sending.get(&peer).map(|sending| (sending.sent.min(sending.len), sending.len))
+    }
+}
+
+impl Replica {
+    /// The consensus wants a peer to get a snapshot.
+    pub(crate) fn begin_sending(&mut self, to: ReplicaId, output: &mut Output) {
+        if let Some(sending) = self.sender.sending.get(&to) {
+            let offer = sending.offer.clone();
+            self.say(to, offer, output);
+            return;
+        }
+        let checkpoint = self.db().checkpoint();
+        let point = Point::of(checkpoint.index(), checkpoint.machine_state());
+        let Ok(Point { index, term, membership }) = point else {
+            self.consensus.report_snapshot(to, false);
+            return;
+        };
+        if !membership.contains(to) {
+            self.consensus.report_snapshot(to, false);
+            return;
+        }
+        self.sender.count += 1;
+        // Unlike any other in this group: of this leader, in this term, in this life.
+        let life = self.hard.get().openings;
+        let name = [self.options.id.0, self.consensus.term().0, life, self.sender.count];
+        let bytes: Vec<u8> = name.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let id = u64::from(crc32fast::hash(&bytes)) << 32 | (self.sender.count & 0xffff_ffff);
+        let offer_of = |file: strandline_engine::CheckpointFile| FileOffer {
+            name: file.name,
+            len: file.len,
+            checksum: 0,
+        };
+        let files: Vec<FileOffer> = checkpoint.files().into_iter().map(offer_of).collect();
+        let len = files.iter().map(|file| file.len).sum();
+        let offer = SnapshotBody::Offer { id, index, term, membership, files };
+        self.say(to, offer.clone(), output);
+        let queue = VecDeque::new();
+        let sending = Sending { id, checkpoint, offer, ticks: 0, sent: 0, len, queue };
+        self.sender.sending.insert(to, sending);
+    }
+
+    /// A peer fetches a part.
+    pub(crate) fn fetched(&mut self, from: ReplicaId, id: u64, part: Part, output: &mut Output) {
+        match self.sender.sending.get_mut(&from) {
+            Some(sending) if sending.id == id => {
+                sending.ticks = 0;
+                if sending.queue.len() < QUEUE_MAX && !sending.queue.contains(&part) {
+                    sending.queue.push_back(part);
+                }
+                self.send_parts(output);
+            }
+            _ => self.say(from, SnapshotBody::Gone { id }, output),
+        }
+    }
+
+    pub(crate) fn sending_tick(&mut self, output: &mut Output) {
+        self.sender.budget = u64::from(self.options.snapshot_bytes_per_tick);
+        let again = 2 * u64::from(self.options.heartbeat_ticks);
+        let patience = PATIENCE_ELECTIONS * u64::from(self.options.election_ticks);
+        let peers: Vec<ReplicaId> = self.sender.sending.keys().copied().collect();
+        for peer in peers {
+            let sending = self.sender.sending.get_mut(&peer).expect("it was listed just above");
+            sending.ticks += 1;
+            if sending.ticks > patience {
+                self.sender.sending.remove(&peer);
+                self.consensus.report_snapshot(peer, false);
+            } else if sending.ticks.is_multiple_of(again) {
+                let offer = sending.offer.clone();
+                self.say(peer, offer, output);
+            }
+        }
+        self.send_parts(output);
+    }
+
+    /// Sends what was asked for, a part to each peer in turn, as long as there is budget.
+    fn send_parts(&mut self, output: &mut Output) {
+        loop {
+            let mut is_idle = true;
+            let peers: Vec<ReplicaId> = self.sender.sending.keys().copied().collect();
+            for peer in peers {
+                if self.sender.budget == 0 {
+                    return;
+                }
+                let sending = self.sender.sending.get_mut(&peer).expect("it was listed just above");
+                let Some(Part { file, offset, len }) = sending.queue.pop_front() else { continue };
+                is_idle = false;
+                let place = usize::try_from(file).unwrap_or(usize::MAX);
+                let wanted = usize::try_from(len.min(CHUNK_LEN_MAX)).expect("a chunk is small");
+                let Some(bytes) = sending.checkpoint.read(place, offset, wanted) else { continue };
+                let bytes = Bytes::copy_from_slice(bytes);
+                sending.sent += u64::from(len);
+                self.sender.budget = self.sender.budget.saturating_sub(u64::from(len));
+                let id = sending.id;
+                self.say(peer, SnapshotBody::Chunk { id, file, offset, bytes }, output);
+            }
+            if is_idle {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Members that come, change and go; sessions that execute once.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Cluster, command, options};
+use strandline_replication::{
+    Event, Member, MemberRole, MembershipChange, ReplicaId, Request, open_session_entry,
+};
+
+fn set(id: u64, role: MemberRole) -> MembershipChange {
+    MembershipChange::Set(Member { id: ReplicaId(id), role })
+}
+
+fn change(cluster: &mut Cluster, changes: Vec<MembershipChange>) -> u64 {
+    let leader = cluster.leader().unwrap();
+    cluster.token += 1;
+    let token = cluster.token;
+    cluster.proposed.insert(token, vec![Vec::new()]);
+    cluster.step(leader, Event::ChangeMembership { token, changes });
+    token
+}
+
+fn acknowledged(cluster: &mut Cluster, token: u64) {
+    cluster.until("acknowledged", |cluster| cluster.acknowledged.contains(&token));
+}
+
+#[test]
+fn a_learner_catches_up_and_becomes_a_voter() {
+    let mut cluster = Cluster::new(3, 1);
+    let leader = cluster.elect();
+    for at in 0..30_u32 {
+        cluster.propose(leader, &[&at.to_le_bytes(), &[5; 500]]);
+        cluster.round();
+    }
+    // Who joins knows nobody.
+    cluster.add(options(4, &[], 1));
+    let token = change(&mut cluster, vec![set(4, MemberRole::Learner)]);
+    cluster.until("applied", |cluster| {
+        cluster.replica(4).status().membership.get(ReplicaId(4)).is_some()
+    });
+    assert!(cluster.history.len() > 30, "token {token}");
+    let token = change(&mut cluster, vec![set(4, MemberRole::Voter)]);
+    assert_eq!(cluster.refusal(leader, token), None);
+    cluster.until("a voter", |cluster| {
+        let membership = cluster.replica(4).status().membership;
+        membership.voters().contains(&ReplicaId(4)) && membership.voters().len() == 4
+    });
+    cluster.converge();
+    // Four voters: two are no quorum.
+    let others: Vec<u64> = (1..=4).filter(|id| *id != leader).collect();
+    cluster.isolate(others[0]);
+    cluster.isolate(others[1]);
+    let token = cluster.propose(leader, &[b"waits"]);
+    cluster.rounds(3);
+    assert!(!cluster.acknowledged.contains(&token));
+    cluster.heal();
+    cluster.converge();
+}
+
+#[test]
+fn a_joint_change_replaces_two_members_at_once() {
+    let mut cluster = Cluster::new(3, 2);
+    let leader = cluster.elect();
+    for id in [4, 5] {
+        cluster.add(options(id, &[], 2));
+    }
+    let gone: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let changes = vec![
+        set(4, MemberRole::Voter),
+        set(5, MemberRole::Voter),
+        MembershipChange::Remove(ReplicaId(gone[0])),
+        MembershipChange::Remove(ReplicaId(gone[1])),
+    ];
+    let token = change(&mut cluster, changes);
+    acknowledged(&mut cluster, token);
+    cluster.until("the joint membership is left", |cluster| {
+        let membership = cluster.replica(leader).status().membership;
+        !membership.is_joint() && membership.voters().len() == 3
+    });
+    for id in &gone {
+        cluster.crash(*id, true);
+    }
+    let token = cluster.propose(leader, &[b"after"]);
+    acknowledged(&mut cluster, token);
+    cluster.converge();
+}
+
+#[test]
+fn a_leader_that_is_removed_steps_down() {
+    let mut cluster = Cluster::new(3, 3);
+    let first = cluster.elect();
+    change(&mut cluster, vec![MembershipChange::Remove(ReplicaId(first))]);
+    cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != first));
+    let second = cluster.leader().unwrap();
+    let token = cluster.propose(second, &[b"after"]);
+    acknowledged(&mut cluster, token);
+    assert_eq!(cluster.replica(second).status().membership.voters().len(), 2);
+}
+
+#[test]
+fn a_request_is_executed_once_however_often_it_is_proposed() {
+    let mut cluster = Cluster::new(3, 4);
+    let leader = cluster.elect();
+    let opened = cluster.propose_payload(leader, open_session_entry(), None);
+    acknowledged(&mut cluster, opened);
+    let session = cluster.taken[&opened][0].index;
+    for number in [1, 1, 2, 1] {
+        let request = Some(Request { session, number });
+        let key = [b"key ", &number.to_le_bytes()[..]].concat();
+        cluster.propose_payload(leader, command(&key), request);
+        cluster.rounds(3);
+    }
+    let stranger = Some(Request { session: session + 1000, number: 1 });
+    cluster.propose_payload(leader, command(b"stranger"), stranger);
+    cluster.rounds(3);
+    let key = |number: u64| [b"key ", &number.to_le_bytes()[..]].concat();
+    for id in 1..=3 {
+        assert_eq!(cluster.executions(id, &key(1))[1], 1, "executed first, and never again");
+        assert_eq!(cluster.executions(id, &key(2))[1], 2);
+        assert!(cluster.executions(id, b"stranger").is_empty());
+    }
+    // The table is state: it outlives a flush, a restart and another leader.
+    for id in 1..=3 {
+        cluster.replica(id).db().flush().unwrap();
+        cluster.reopen(id, true);
+    }
+    let leader = cluster.elect();
+    cluster.propose_payload(leader, command(&key(1)), Some(Request { session, number: 1 }));
+    cluster.rounds(5);
+    cluster.converge();
+    assert_eq!(cluster.executions(leader, &key(1))[1], 1);
+}

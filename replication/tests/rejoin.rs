@@ -1,0 +1,117 @@
+//! Replicas that come back with less than they promised.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::Cluster;
+use strandline_replication::{Doubt, Role};
+use strandline_wal::disk::SimulatedDisk;
+
+fn acknowledged(cluster: &mut Cluster, id: u64, command: &[u8]) {
+    let token = cluster.propose(id, &[command]);
+    cluster.until("acknowledged", |cluster| cluster.acknowledged.contains(&token));
+}
+
+fn replace_disk(cluster: &mut Cluster, id: u64) {
+    cluster.crash(id, true);
+    let node = cluster.node(id);
+    node.disk = SimulatedDisk::new(id + 1000);
+    node.options.seed += 1;
+    cluster.open(id).unwrap();
+}
+
+#[test]
+fn founders_elect_their_first_leader_together() {
+    let mut cluster = Cluster::new(3, 1);
+    cluster.crash(3, true);
+    cluster.rounds(100);
+    assert!(cluster.leader().is_none(), "two of three new replicas cannot know that they are new");
+    cluster.open(3).unwrap();
+    cluster.elect();
+    cluster.rounds(20);
+    for id in 1..=3 {
+        assert_eq!(cluster.replica(id).hard_state().doubt, Doubt::Nothing, "replica {id}");
+    }
+}
+
+/// The entry is on the leader and on one follower. The follower's disk is replaced, the leader is away:
+/// the third, which lacks the entry, must not be elected by the follower that has forgotten it.
+#[test]
+fn an_empty_disk_does_not_vote_under_its_old_identity() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(3, seed);
+        let leader = cluster.elect();
+        cluster.rounds(20);
+        let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+        cluster.isolate(others[1]);
+        acknowledged(&mut cluster, leader, b"precious");
+        cluster.heal();
+        cluster.isolate(leader);
+        replace_disk(&mut cluster, others[0]);
+        cluster.rounds(200);
+        let leads = |id: u64| cluster.replica(id).status().role == Role::Leader;
+        assert!(!leads(others[0]) && !leads(others[1]), "seed {seed}");
+        cluster.heal();
+        cluster.elect();
+        cluster.converge();
+        cluster.rounds(20);
+        assert_eq!(cluster.replica(others[0]).hard_state().doubt, Doubt::Nothing);
+        assert!(cluster.history.values().any(|(_, command)| command == b"precious"));
+    }
+}
+
+#[test]
+fn a_replaced_disk_is_filled_by_the_leader() {
+    let mut cluster = Cluster::new(3, 2);
+    let leader = cluster.elect();
+    for at in 0..20_u32 {
+        acknowledged(&mut cluster, leader, &at.to_le_bytes());
+    }
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    replace_disk(&mut cluster, follower);
+    acknowledged(&mut cluster, leader, b"meanwhile");
+    cluster.until("it is sure again", |cluster| {
+        cluster.replica(follower).hard_state().doubt == Doubt::Nothing
+    });
+    cluster.converge();
+}
+
+/// The newest slot of the hard state has gone bad: the vote in it is forgotten.
+#[test]
+fn a_damaged_hard_state_raises_doubt_until_the_group_has_answered() {
+    let mut cluster = Cluster::new(3, 3);
+    let leader = cluster.elect();
+    cluster.rounds(20);
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.crash(follower, true);
+    let path = std::path::Path::new(common::DIR).join("groups/1/hard-state");
+    cluster.nodes[&follower].disk.flip_bit(&path, 8 * 33);
+    cluster.open(follower).unwrap();
+    assert_eq!(cluster.replica(follower).hard_state().doubt, Doubt::Everything);
+    acknowledged(&mut cluster, leader, b"meanwhile");
+    cluster.until("it is sure again", |cluster| {
+        cluster.replica(follower).hard_state().doubt == Doubt::Nothing
+    });
+    cluster.converge();
+}
+
+/// A follower that loses acknowledged entries without noticing is told of them, and gets them again.
+#[test]
+fn a_log_that_lost_its_end_is_filled_again() {
+    let mut cluster = Cluster::new(3, 4);
+    let leader = cluster.elect();
+    cluster.rounds(20);
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.crash(follower, true);
+    let before = cluster.nodes[&follower].disk.fork(1);
+    cluster.open(follower).unwrap();
+    for at in 0..10_u32 {
+        acknowledged(&mut cluster, leader, &at.to_le_bytes());
+    }
+    cluster.rounds(5);
+    cluster.crash(follower, true);
+    cluster.node(follower).disk = before;
+    cluster.open(follower).unwrap();
+    acknowledged(&mut cluster, leader, b"after");
+    cluster.converge();
+}

@@ -1,0 +1,139 @@
+//! Replicas that the log cannot bring up to date any more.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Cluster, options, voters};
+use strandline_replication::{
+    Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Request, open_session_entry,
+};
+
+/// Small logs: whoever is away for a while needs a snapshot.
+fn cluster(seed: u64) -> Cluster {
+    let mut cluster = Cluster::empty(seed);
+    for id in 1..=3 {
+        cluster.add(small(options(id, &voters(&[1, 2, 3]), seed)));
+    }
+    cluster
+}
+
+fn small(options: Options) -> Options {
+    Options { retention_bytes_max: 128 << 10, snapshot_bytes_per_tick: 8 << 10, ..options }
+}
+
+fn fill(cluster: &mut Cluster, leader: u64, count: u32) {
+    for at in 0..count {
+        cluster.propose(leader, &[&at.to_le_bytes(), &[5; 1000]]);
+        cluster.round();
+    }
+}
+
+/// Writes until the log of the leader begins after what `id` has.
+fn leave_behind(cluster: &mut Cluster, leader: u64, id: u64) {
+    let replica = cluster.nodes.get(&id).and_then(|node| node.replica.as_ref());
+    let last = replica.map_or(1, |replica| replica.status().last.0);
+    for _ in 0..40 {
+        fill(cluster, leader, 10);
+        if cluster.replica(leader).status().first.0 > last + 1 {
+            return;
+        }
+    }
+    panic!("the log is not trimmed: {:?}", cluster.replica(leader).status());
+}
+
+#[test]
+fn who_was_away_gets_a_snapshot_and_then_the_log() {
+    let mut cluster = cluster(1);
+    let leader = cluster.elect();
+    let away = (1..=3).find(|id| *id != leader).unwrap();
+    fill(&mut cluster, leader, 5);
+    cluster.isolate(away);
+    leave_behind(&mut cluster, leader, away);
+    cluster.heal();
+    let mut seen = false;
+    for _ in 0..400 {
+        cluster.round();
+        seen |= cluster.replica(away).status().receiving.is_some();
+        seen |= cluster.replica(leader).status().peers.iter().any(|peer| peer.sending.is_some());
+    }
+    assert!(seen, "it took a snapshot");
+    cluster.converge();
+    fill(&mut cluster, leader, 3);
+    cluster.converge();
+    cluster.reopen(away, true);
+    cluster.converge();
+}
+
+#[test]
+fn who_joins_late_gets_a_snapshot() {
+    let mut cluster = cluster(2);
+    let leader = cluster.elect();
+    leave_behind(&mut cluster, leader, 99);
+    cluster.add(small(options(4, &[], 2)));
+    cluster.token += 1;
+    let (token, member) = (cluster.token, Member { id: ReplicaId(4), role: MemberRole::Voter });
+    cluster.proposed.insert(token, vec![Vec::new()]);
+    let changes = vec![MembershipChange::Set(member)];
+    cluster.step(leader, Event::ChangeMembership { token, changes });
+    cluster.until("it is up to date", |cluster| {
+        cluster.replica(4).status().applied == cluster.replica(leader).status().applied
+    });
+    assert_eq!(cluster.replica(4).status().membership.voters().len(), 4);
+    cluster.converge();
+}
+
+/// Every part of the way, with a crash of either side.
+#[test]
+fn a_snapshot_survives_crashes_of_either_side() {
+    let mut installed = 0;
+    for seed in 0..40 {
+        let mut cluster = cluster(seed);
+        let leader = cluster.elect();
+        let away = (1..=3).find(|id| *id != leader).unwrap();
+        fill(&mut cluster, leader, 3);
+        cluster.isolate(away);
+        leave_behind(&mut cluster, leader, away);
+        cluster.heal();
+        (cluster.loss, cluster.duplication, cluster.reordering) = (100, 100, 500);
+        let rounds = 5 + seed * 3;
+        cluster.rounds(usize::try_from(rounds).unwrap());
+        let victim = if seed % 3 == 0 { leader } else { away };
+        let operations = cluster.nodes[&victim].disk.operations();
+        let fault = strandline_wal::disk::simulated::Fault::PowerCut;
+        cluster.nodes[&victim].disk.fail_at(operations + 1 + seed % 40, fault);
+        while cluster.nodes[&victim].stopped.is_none() {
+            fill(&mut cluster, leader, 1);
+        }
+        let node = cluster.node(victim);
+        node.replica = None;
+        node.disk.restart();
+        node.disk.clear_faults();
+        cluster.rounds(5);
+        cluster.open(victim).unwrap();
+        (cluster.loss, cluster.duplication, cluster.reordering) = (0, 0, 0);
+        cluster.elect();
+        cluster.converge();
+        installed += u64::from(cluster.replica(away).status().first.0 > 1);
+    }
+    assert!(installed > 20, "{installed}");
+}
+
+#[test]
+fn the_table_of_sessions_is_in_the_snapshot() {
+    let mut cluster = cluster(3);
+    let leader = cluster.elect();
+    let away = (1..=3).find(|id| *id != leader).unwrap();
+    let opened = cluster.propose_payload(leader, open_session_entry(), None);
+    cluster.until("opened", |cluster| cluster.acknowledged.contains(&opened));
+    let request = Some(Request { session: cluster.taken[&opened][0].index, number: 1 });
+    cluster.isolate(away);
+    cluster.propose_payload(leader, common::command(b"once"), request);
+    leave_behind(&mut cluster, leader, away);
+    cluster.heal();
+    cluster.converge();
+    let before = cluster.executions(away, b"once");
+    cluster.propose_payload(leader, common::command(b"once"), request);
+    cluster.rounds(5);
+    cluster.converge();
+    assert_eq!(cluster.executions(away, b"once"), before);
+}
