@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use strandline_wal::canary;
 use strandline_wal::disk::Disk;
 
 use crate::iter::Cursor;
@@ -104,9 +105,12 @@ impl Engine {
     pub fn checkpoint(&self) -> Checkpoint {
         // Versions change under the manifest's lock only.
         let manifest = self.manifest();
-        let contents = manifest.contents();
+        let mut contents = manifest.contents().clone();
+        if canary::is_on(canary::SNAPSHOT_NEWER_THAN_DATA) {
+            contents.flushed = self.applied();
+        }
         let version = Arc::clone(&self.state().version);
-        let (bytes, _) = encode_base(contents, 1, 1);
+        let (bytes, _) = encode_base(&contents, 1, 1);
         // In the order of the manifest, so that file and table are found by place.
         let by_id = |meta: &TableMeta| {
             let found = version.tables().find(|table| table.meta().id == meta.id);
@@ -184,7 +188,9 @@ impl Engine {
         let mut compacting =
             self.compacting.lock().expect("a compaction that panicked is not followed");
         compacting.abandon();
-        self.place.disk.sync_dir(&self.place.dir)?;
+        if !canary::is_on(canary::SNAPSHOT_NOT_SYNCED) {
+            self.place.disk.sync_dir(&self.place.dir)?;
+        }
         let edit = {
             let manifest = self.manifest();
             let contents = manifest.contents();

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState, Message as Raw, MessageType};
 use raft::{Config, ProgressState, RaftState, RawNode, SnapshotStatus, StateRole};
 use strandline_engine::Index;
+use strandline_wal::canary;
 
 use self::store::{Store, conf_change, conf_state, snapshot};
 use self::wire::made_entry;
@@ -134,10 +135,39 @@ impl Consensus {
 
     /// After every call into the crate: replaces the election time-out it has drawn.
     fn settle(&mut self) {
+        self.sing();
         let raft = &mut self.node.raft;
         let more = draw(self.seed, raft.term, raft.state) % self.election_ticks;
         let ticks = usize::try_from(self.election_ticks + more).expect("ticks are bounded");
         raft.set_randomized_election_timeout(ticks);
+    }
+
+    /// The canaries that the crate itself has no place for.
+    fn sing(&mut self) {
+        let raft = &mut self.node.raft;
+        if canary::is_on(canary::OLD_TERM_COMMITTED_BY_COUNTING) && raft.state == StateRole::Leader
+        {
+            let counted = raft.mut_prs().maximal_committed_index().0;
+            let last = raft.raft_log.last_index();
+            raft.raft_log.commit_to(counted.min(last));
+        }
+        let is_candidate = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
+        let is_persisted = raft.raft_log.persisted == raft.raft_log.last_index();
+        if canary::is_on(canary::ELECTION_BY_HALF) && is_candidate && is_persisted {
+            let (granted, _, _) = raft.prs().tally_votes();
+            let voters: Vec<u64> = raft.prs().conf().voters().ids().iter().collect();
+            if 2 * granted + 1 >= voters.len() {
+                voters.into_iter().for_each(|id| raft.mut_prs().record_vote(id, true));
+                let is_pre = raft.state == StateRole::PreCandidate;
+                let term = raft.term + u64::from(is_pre);
+                let mut raw = Raw { from: self.id, to: self.id, term, ..Raw::default() };
+                raw.set_msg_type(match is_pre {
+                    true => MessageType::MsgRequestPreVoteResponse,
+                    false => MessageType::MsgRequestVoteResponse,
+                });
+                let _ = raft.step(raw);
+            }
+        }
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -274,7 +304,12 @@ impl Consensus {
 
     /// Takes a message that was validated.
     pub(crate) fn receive(&mut self, from: ReplicaId, message: Message) -> Result<()> {
-        let Some(raw) = self.decode(from, message) else { return Ok(()) };
+        let Some(mut raw) = self.decode(from, message) else { return Ok(()) };
+        if canary::is_on(canary::PREVIOUS_TERM_NOT_CHECKED)
+            && raw.get_msg_type() == MessageType::MsgAppend
+        {
+            raw.log_term = self.log().term(raw.index).unwrap_or(raw.log_term);
+        }
         let result = self.node.step(raw);
         self.settle();
         match result {
@@ -395,6 +430,12 @@ impl Consensus {
 
     /// An entry that changes the membership was applied.
     pub(crate) fn change(&mut self, changes: &[MembershipChange]) -> Result<()> {
+        if canary::is_on(canary::JOINT_QUORUM_AS_ONE_MAJORITY) {
+            for change in changes {
+                let _ = self.node.apply_conf_change(&conf_change(std::slice::from_ref(change)));
+            }
+            return Ok(());
+        }
         let changed = self.node.apply_conf_change(&conf_change(changes));
         self.settle();
         // Whoever proposes a change makes sure that it can be made: it is alike on all replicas.

@@ -106,6 +106,9 @@ pub enum Outcome {
         first: Index,
         /// The index after the last.
         end: Index,
+        /// The term in which they were accepted: in a later one this replica may have accepted others
+        /// at the same places.
+        term: Term,
     },
     /// This replica's role, term or leader has changed.
     RoleChanged {

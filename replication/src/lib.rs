@@ -28,6 +28,11 @@
 //! entry with its index *and its term* is applied. If another entry takes its place it is
 //! `Overwritten` and will never be executed. What was `Refused` was never proposed. Between accepted
 //! and applied the outcome is unknown, and only a session makes a retry safe.
+//!
+//! **Beyond the first sketch of this interface**, for who builds against it: `Outcome::Overwritten` names the
+//! term in which the entries were accepted; `Refusal::Invalid` refuses what can never be executed;
+//! `Options` has `group`, `retention_bytes_max`, `snapshot_bytes_per_tick` and `may_create`; the first
+//! leader of a new group is elected by all founders together, see `rejoin`.
 
 mod codec;
 mod consensus;
@@ -38,6 +43,7 @@ mod log;
 mod machine;
 mod membership;
 mod message;
+mod open;
 mod options;
 mod proposal;
 mod read;

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use strandline_engine::{ENTRY_HEADER_LEN, Entry, EntryHeader, EntryKind, Index};
+use strandline_wal::canary;
 
 use crate::log::Appended;
 use crate::membership::{MembershipEntry, encode_changes, encode_founders};
@@ -154,8 +155,16 @@ impl Replica {
     /// Asks for all reads that wait, if it makes sense to ask now.
     pub(crate) fn begin_reads(&mut self) {
         let is_leader = self.consensus.is_leader();
-        if self.consensus.leader().is_none() || is_leader && !self.consensus.has_committed_in_term()
+        let is_early = is_leader && !self.consensus.has_committed_in_term();
+        if is_leader && canary::is_on(canary::STALE_READ_ON_DEPOSED_LEADER)
+            || is_early && canary::is_on(canary::READ_BEFORE_FIRST_COMMIT)
         {
+            if let Some(context) = self.reads.begin() {
+                self.reads.confirm(self.consensus.committed(), &context);
+            }
+            return;
+        }
+        if self.consensus.leader().is_none() || is_early {
             return;
         }
         if let Some(context) = self.reads.begin() {

@@ -215,20 +215,22 @@ impl Replica {
             self.rejoin.granted.clear();
         }
         self.rejoin.granted.insert(from);
-        if is_sure || canary::is_on(canary::EMPTY_DISK_VOTES) {
-            return vec![(from, message)];
-        }
         let (_, held) = self.rejoin.held.as_mut().expect("it was set just above");
-        held.insert(from, message);
+        let mut counts = Vec::new();
+        if is_sure || canary::is_on(canary::EMPTY_DISK_VOTES) {
+            counts.push((from, message));
+        } else {
+            held.insert(from, message);
+        }
         let voters = self.consensus.progress().into_iter().filter(|peer| peer.votes);
         let mut others = voters.filter(|peer| peer.id != self.options.id);
-        if !others.all(|peer| self.rejoin.granted.contains(&peer.id)) {
-            return Vec::new();
+        if others.all(|peer| self.rejoin.granted.contains(&peer.id)) {
+            if kind == VoteKind::Real {
+                self.rejoin.unanimous = Some(election.1);
+            }
+            counts.extend(std::mem::take(held));
         }
-        if kind == VoteKind::Real {
-            self.rejoin.unanimous = Some(election.1);
-        }
-        std::mem::take(held).into_iter().collect()
+        counts
     }
 
     /// A leader was elected by sure votes, or by all: either way its log is not behind.

@@ -12,18 +12,15 @@
 //! until then the consensus is told of nothing but time that passes without it.
 
 use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use strandline_engine::{Commit, Db, Index, Machine, group_dir};
-use strandline_wal::disk::Disk;
-use strandline_wal::{Tail, canary};
+use strandline_engine::{Db, Index};
+use strandline_wal::canary;
 
 use crate::consensus::{Consensus, Ready};
 use crate::hard_state::{HardState, HardStateFile};
-use crate::log::{Appended, Log};
-use crate::machine::{ReplicatedMachine, Shared};
+use crate::log::Appended;
+use crate::machine::Shared;
 use crate::message::{Body, Message};
 use crate::read::Reads;
 use crate::rejoin::{ProbeAnswer, Rejoin};
@@ -31,9 +28,7 @@ use crate::snapshot::receive::Receiver;
 use crate::snapshot::send::Sender;
 use crate::validate::{Facts, Refusals, validate};
 use crate::watermark::Watermarks;
-use crate::{
-    Doubt, Envelope, Error, Event, Membership, Options, Outcome, Output, ReplicaId, Result, Term,
-};
+use crate::{Envelope, Error, Event, Options, Outcome, Output, ReplicaId, Result, Term};
 
 /// A replica of a store, stepped by its driver.
 pub struct Replica {
@@ -50,17 +45,19 @@ pub struct Replica {
     /// A `Ready` that the log could not take yet.
     pub(crate) stalled: Option<Ready>,
     /// Those that were taken and are not durable, oldest first.
-    unpersisted: VecDeque<Unpersisted>,
+    pub(crate) unpersisted: VecDeque<Unpersisted>,
     /// Everything up to here may be applied.
-    committed: Index,
+    pub(crate) committed: Index,
     /// In which term this leader has proposed the first members.
-    founded_in: Term,
+    pub(crate) founded_in: Term,
+    /// What a canary saves too late.
+    pub(crate) unsaved: Option<HardState>,
     /// The first error; the replica takes no more events then.
-    failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// What waits for the log.
-struct Unpersisted {
+pub(crate) struct Unpersisted {
     number: u64,
     /// The last entry that has to be durable.
     last: u64,
@@ -68,53 +65,6 @@ struct Unpersisted {
 }
 
 impl Replica {
-    /// Opens the replica in `dir`, or creates it.
-    ///
-    /// # Errors
-    ///
-    /// If the directory is in use, damaged, or another replica's; [`Error::InvalidOption`].
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        mut options: Options,
-        machine: Box<dyn Machine>,
-    ) -> Result<Replica> {
-        options.validate()?;
-        options.db.commit = Commit::WhenTold;
-        let group_dir = group_dir(dir);
-        disk.create_dir_all(&group_dir)?;
-        let hard = HardStateFile::open(&*disk, &group_dir)?;
-        let shared = Shared::default();
-        shared.lock().membership = Membership::new(&options.members);
-        let machine = ReplicatedMachine::new(machine, shared.clone());
-        let has_threads = options.db.background;
-        let db = Db::open_with(disk.clone(), dir, options.db.clone(), Box::new(machine))?;
-        let hard = open_hard_state(&*disk, &group_dir, hard, &db, &options)?;
-        let terms = shared.lock().terms.clone();
-        let log = Log::open(db, terms, has_threads)?;
-        let state = hard.get();
-        let membership = shared.lock().membership.clone();
-        let committed = log.db().applied();
-        let consensus = Consensus::open(&options, log, (state.term, state.vote), &membership)?;
-        Ok(Self {
-            reads: Reads::new(options.id, state.openings),
-            watermarks: Watermarks::new(committed),
-            refusals: Refusals::default(),
-            rejoin: Rejoin::new(options.seed, state.openings),
-            sender: Sender::default(),
-            receiver: Receiver::new(disk, &group_dir),
-            consensus,
-            hard,
-            shared,
-            options,
-            stalled: None,
-            unpersisted: VecDeque::new(),
-            committed,
-            founded_in: Term(0),
-            failure: None,
-        })
-    }
-
     /// Takes one event, and adds to `output` what follows from it.
     ///
     /// # Errors
@@ -125,6 +75,9 @@ impl Replica {
         if let Some(reason) = &self.failure {
             self.refuse_stopped(&event, output);
             return Err(Error::Stopped { reason: reason.clone() });
+        }
+        if let Some(state) = self.unsaved.take() {
+            self.hard.save(state)?;
         }
         let taken = self.take(event, output).and_then(|refused| {
             self.advance(output)?;
@@ -295,10 +248,7 @@ impl Replica {
     /// Handles one `Ready`; gives it back if the log cannot take it yet.
     fn handle(&mut self, mut ready: Ready, output: &mut Output) -> Result<Option<Ready>> {
         if let Some((term, vote)) = ready.hard {
-            let saved = self.hard.get();
-            if (saved.term, saved.vote) != (term, vote) {
-                self.hard.save(HardState { term, vote, ..saved })?;
-            }
+            self.save(term, vote)?;
         }
         if !self.append(&mut ready)? {
             return Ok(Some(ready));
@@ -309,12 +259,20 @@ impl Replica {
             self.watermarks.applied(index, self.consensus.log(), output);
         }
         self.committed = self.committed.max(ready.committed.unwrap_or_default());
+        if canary::is_on(canary::APPLIED_BEFORE_COMMITTED) {
+            self.committed = Index(self.consensus.log().last());
+        }
         for (index, context) in std::mem::take(&mut ready.reads) {
             self.reads.confirm(index, &context);
         }
         let (number, sends_now) = (ready.number, ready.sends_now);
         let mut messages = self.consensus.taken(ready);
-        let last = self.consensus.log().last();
+        let mut last = self.consensus.log().last();
+        if canary::is_on(canary::LEADER_COUNTS_UNSYNCED) && self.consensus.is_leader()
+            || canary::is_on(canary::FOLLOWER_ACKNOWLEDGES_UNSYNCED) && !self.consensus.is_leader()
+        {
+            last = 0;
+        }
         if sends_now {
             self.send(std::mem::take(&mut messages), output)?;
         } else {
@@ -329,13 +287,33 @@ impl Replica {
         Ok(None)
     }
 
+    /// Makes term and vote durable, before anything that rests on them is said.
+    fn save(&mut self, term: Term, vote: ReplicaId) -> Result<()> {
+        let saved = self.hard.get();
+        let mut state = HardState { term, vote, ..saved };
+        if canary::is_on(canary::VOTE_NOT_PERSISTED) {
+            state.vote = ReplicaId(0);
+        }
+        if canary::is_on(canary::TERM_NOT_PERSISTED) {
+            return Ok(());
+        }
+        if canary::is_on(canary::VOTE_ANSWERED_BEFORE_SYNC) {
+            self.unsaved = Some(state);
+            return Ok(());
+        }
+        if state == saved { Ok(()) } else { self.hard.save(state) }
+    }
+
     /// Appends the entries of a `Ready`; `false` if the log cannot take them all now.
     fn append(&mut self, ready: &mut Ready) -> Result<bool> {
         if ready.entries.is_empty() {
             return Ok(true);
         }
         let log = self.consensus.log_mut();
-        if ready.first <= log.last() {
+        if ready.first <= log.last() && canary::is_on(canary::CONFLICT_NOT_TRUNCATED) {
+            let kept = usize::try_from(log.last() + 1 - ready.first).expect("it is in memory");
+            ready.entries.drain(..kept.min(ready.entries.len()));
+        } else if ready.first <= log.last() {
             if !log.is_idle() {
                 return Ok(false);
             }
@@ -379,7 +357,11 @@ impl Replica {
             self.refuse_reads(leader, output);
         }
         let applied = self.db().applied();
-        for token in self.reads.take_readable(applied) {
+        let enough = match canary::is_on(canary::READ_BEFORE_APPLY) {
+            true => Index(u64::MAX),
+            false => applied,
+        };
+        for token in self.reads.take_readable(enough) {
             output.outcomes.push(Outcome::Readable { token, index: applied });
         }
     }
@@ -437,52 +419,6 @@ fn first_piece(entries: &[Bytes], len_max: u64) -> usize {
         len <= len_max
     };
     entries.iter().take_while(fits).count().max(1)
-}
-
-/// The hard state of the directory, or a new one where everything is new.
-fn open_hard_state(
-    disk: &dyn Disk,
-    dir: &Path,
-    found: Option<HardStateFile>,
-    db: &Db,
-    options: &Options,
-) -> Result<HardStateFile> {
-    let Some(hard) = found else {
-        let is_empty = db.applied() == Index(0) && db.log().last().0 == 0;
-        if !is_empty || !options.may_create {
-            let reason = match is_empty {
-                false => "it holds a log, and no file says whose".to_owned(),
-                true => format!("it is empty, and replica {} exists", options.id),
-            };
-            return Err(Error::Identity { reason });
-        }
-        let (group, id) = (options.group, options.id);
-        // Nobody can tell a new replica from one whose disk was replaced.
-        let doubt = match canary::is_on(canary::EMPTY_DISK_VOTES) {
-            true => Doubt::Nothing,
-            false => Doubt::Everything,
-        };
-        let state = HardState { group, id, doubt, openings: 1, ..HardState::default() };
-        return HardStateFile::create(disk, dir, state);
-    };
-    let state = hard.get();
-    if (state.group, state.id) != (options.group, options.id) {
-        let reason = format!(
-            "{} says replica {} of group {}, and this is to be replica {} of group {}",
-            hard.path().display(),
-            state.id,
-            state.group,
-            options.id,
-            options.group
-        );
-        return Err(Error::Identity { reason });
-    }
-    if state.doubt == Doubt::Nothing && matches!(db.recovery().tail, Tail::Suspect { .. }) {
-        let mut hard = hard;
-        hard.save(HardState { doubt: Doubt::Tail, ..state })?;
-        return Ok(hard);
-    }
-    Ok(hard)
 }
 
 impl std::fmt::Debug for Replica {

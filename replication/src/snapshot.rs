@@ -146,13 +146,9 @@ impl Replica {
         let Some(to) = self.consensus.take_wanted() else { return Ok(()) };
         let flushed = self.db().flushed();
         if flushed > Index(0) {
-            let index = match canary::is_on(canary::SNAPSHOT_NEWER_THAN_DATA) {
-                true => self.db().applied(),
-                false => flushed,
-            };
             let point = Point::of(flushed, &self.db().machine_state())?;
             let is_enough = point.membership.contains(to);
-            self.consensus.set_point(Point { index, ..point });
+            self.consensus.set_point(point);
             if is_enough {
                 return Ok(());
             }

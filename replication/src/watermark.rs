@@ -71,35 +71,27 @@ impl Watermarks {
     /// will. Only now: an entry that was dropped here may still come back from another replica, until
     /// another one is committed in its place.
     pub(crate) fn applied(&mut self, applied: Index, log: &Log, output: &mut Output) {
-        while let Some(oldest) = self.accepted.front_mut()
-            && oldest.first <= applied.0
-        {
-            let known = oldest.end.min(applied.0 + 1);
+        // Ranges of different terms overlap: what was lost in one may have been proposed anew in another.
+        for range in &mut self.accepted {
+            let known = range.end.min(applied.0 + 1);
             let mut lost: Option<(u64, u64)> = None;
-            for index in oldest.first..known {
+            for index in range.first..known {
                 // A term that is not known any more was not compared: the outcome stays unknown.
-                let is_lost = log.term(index).is_some_and(|term| term != oldest.term);
+                let is_lost = log.term(index).is_some_and(|term| term != range.term);
                 lost = match (is_lost, lost) {
                     (true, Some((first, _))) => Some((first, index + 1)),
                     (true, None) => Some((index, index + 1)),
-                    (false, Some((first, end))) => {
-                        let (first, end) = (Index(first), Index(end));
-                        output.outcomes.push(Outcome::Overwritten { first, end });
-                        None
-                    }
-                    (false, None) => None,
+                    // Within a term what follows a lost entry is lost, and what precedes it is not.
+                    (false, lost) => lost,
                 };
             }
             if let Some((first, end)) = lost {
-                let (first, end) = (Index(first), Index(end));
-                output.outcomes.push(Outcome::Overwritten { first, end });
+                let (first, end, term) = (Index(first), Index(end), Term(range.term));
+                output.outcomes.push(Outcome::Overwritten { first, end, term });
             }
-            if known < oldest.end {
-                oldest.first = known;
-                break;
-            }
-            self.accepted.pop_front();
+            range.first = range.first.max(known);
         }
+        self.accepted.retain(|range| range.first < range.end);
         self.applied = applied;
         output.outcomes.push(Outcome::Committed(applied));
     }

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use strandline_engine::{Adoption, Index};
-use strandline_wal::canary;
 use strandline_wal::disk::{Disk, OpenMode, replace_file};
 
 use super::{CHUNK_LEN_MAX, Point};
@@ -173,9 +172,7 @@ impl Receiver {
         open.write_at(bytes, place.1)?;
         receiving.missing[at] -= wanted;
         if receiving.missing[at] == 0 {
-            if !canary::is_on(canary::SNAPSHOT_NOT_SYNCED) {
-                open.sync()?;
-            }
+            open.sync()?;
             self.disk.rename(&part, &path)?;
         }
         Ok(true)

@@ -23,9 +23,13 @@ pub const DIR: &str = "/store";
 /// What was applied where: index to term and command.
 pub type Applied = Arc<Mutex<BTreeMap<u64, (u64, Vec<u8>)>>>;
 
+/// At which index each command was executed that may be executed once only.
+pub type Once = Arc<Mutex<BTreeMap<Vec<u8>, u64>>>;
+
 /// Sets a key to the index for each command, and writes down what it was given.
 pub struct Recorder {
     pub applied: Applied,
+    pub once: Once,
     pub count: u64,
 }
 
@@ -42,6 +46,11 @@ impl Machine for Recorder {
         changes: &mut Changes<'_>,
     ) -> strandline_engine::Result<()> {
         self.count += 1;
+        if entry.command.starts_with(b"once") {
+            let mut once = self.once.lock().unwrap();
+            let before = *once.entry(entry.command.to_vec()).or_insert(entry.index.0);
+            assert_eq!(before, entry.index.0, "executed twice");
+        }
         let value = [entry.index.0.to_le_bytes(), self.count.to_le_bytes()].concat();
         changes.put(KeyspaceId::DEFAULT, entry.command, &value)
     }
@@ -116,6 +125,7 @@ pub struct Cluster {
     /// Everything that was ever applied.
     pub history: BTreeMap<u64, (u64, Vec<u8>)>,
     pub digests: BTreeMap<u64, u64>,
+    pub once: Once,
 }
 
 pub fn options(id: u64, members: &[Member], seed: u64) -> Options {
@@ -169,6 +179,7 @@ impl Cluster {
             leaders: BTreeMap::new(),
             history: BTreeMap::new(),
             digests: BTreeMap::new(),
+            once: Once::default(),
         }
     }
 
@@ -198,11 +209,13 @@ impl Cluster {
 
     /// Starts the process of a node.
     pub fn open(&mut self, id: u64) -> Result<(), Error> {
+        let once = self.once.clone();
         let node = self.node(id);
         assert!(node.replica.is_none());
         node.disk.set_stepped(false);
         node.applied = Applied::default();
-        let machine = Recorder { applied: node.applied.clone(), count: 0 };
+        let applied = node.applied.clone();
+        let machine = Recorder { applied, once, count: 0 };
         let disk = node.disk.mount();
         let opened = Replica::open(disk, Path::new(DIR), node.options.clone(), Box::new(machine));
         node.disk.set_stepped(true);
@@ -293,13 +306,13 @@ impl Cluster {
                 self.note(id);
                 self.acknowledge(id, *index);
             }
-            Outcome::Overwritten { first, end } => {
+            Outcome::Overwritten { first, end, term: lost } => {
                 for taken in self.taken.values().flatten() {
                     let is_here = (first.0..end.0).contains(&taken.index);
                     let stays = self.history.get(&taken.index).is_some_and(|(term, command)| {
                         (*term, command) == (taken.term, &taken.command)
                     });
-                    let mine = self.leaders.get(&taken.term) == Some(&id);
+                    let mine = self.leaders.get(&taken.term) == Some(&id) && taken.term == lost.0;
                     assert!(!(is_here && mine && stays), "{taken:?} was said to be overwritten");
                 }
             }

@@ -1,0 +1,169 @@
+//! Every deliberate bug of replication must be found, within its budget of seeds.
+//!
+//! Without the feature `canary` there is nothing to find, and nothing is tested here.
+#![cfg(feature = "canary")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod workload;
+
+use std::panic::catch_unwind;
+
+use common::{Cluster, options, voters};
+use strandline_replication::{Event, Member, MemberRole, MembershipChange, Options, ReplicaId};
+use strandline_wal::canary;
+use strandline_wal::disk::SimulatedDisk;
+use strandline_wal::disk::simulated::Survival;
+
+type Checker = fn(u64);
+
+fn random(seed: u64) {
+    workload::run(seed);
+}
+
+/// The disk of a follower is replaced while the leader is away.
+fn empty_disk(seed: u64) {
+    let mut cluster = Cluster::new(3, seed);
+    let leader = cluster.elect();
+    cluster.rounds(20);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    cluster.isolate(others[1]);
+    let token = cluster.propose(leader, &[b"precious"]);
+    cluster.until("acknowledged", |cluster| cluster.acknowledged.contains(&token));
+    cluster.heal();
+    cluster.isolate(leader);
+    cluster.crash(others[0], true);
+    let node = cluster.node(others[0]);
+    node.disk = SimulatedDisk::new(seed + 1000);
+    node.options.seed += 1;
+    cluster.open(others[0]).unwrap();
+    cluster.rounds(100);
+    for id in others {
+        cluster.propose(id, &[b"other"]);
+    }
+    cluster.rounds(20);
+    cluster.heal();
+    cluster.elect();
+    cluster.converge();
+}
+
+/// Two of three members are replaced at once, while those who go are cut off from those who come.
+fn joint(seed: u64) {
+    let mut cluster = Cluster::new(3, seed);
+    let leader = cluster.elect();
+    cluster.rounds(20);
+    cluster.add(options(4, &[], seed));
+    cluster.add(options(5, &[], seed));
+    let gone: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let set = |id| MembershipChange::Set(Member { id: ReplicaId(id), role: MemberRole::Voter });
+    let mut changes = vec![set(4), set(5)];
+    changes.extend(gone.iter().map(|id| MembershipChange::Remove(ReplicaId(*id))));
+    cluster.token += 1;
+    let token = cluster.token;
+    cluster.proposed.insert(token, vec![Vec::new()]);
+    cluster.step(leader, Event::ChangeMembership { token, changes });
+    for _ in 0..cluster.random.below(8) {
+        cluster.deliver();
+        cluster.turn_disks();
+    }
+    for from in gone.iter().copied() {
+        for to in [leader, 4, 5] {
+            cluster.cut.extend([(from, to), (to, from)]);
+        }
+    }
+    for at in 0..100_u32 {
+        for id in 1..=5 {
+            cluster.propose(id, &[&at.to_le_bytes(), &id.to_le_bytes()]);
+        }
+        cluster.round();
+    }
+    cluster.heal();
+    cluster.rounds(50);
+    for id in 1..=5 {
+        cluster.note(id);
+    }
+    cluster.check_acknowledged();
+}
+
+/// Somebody gets a snapshot, the power goes, and all goes on.
+fn snapshot(seed: u64) {
+    let mut cluster = Cluster::empty(seed);
+    for id in 1..=3 {
+        let options = options(id, &voters(&[1, 2, 3]), seed);
+        cluster.add(Options { retention_bytes_max: 128 << 10, ..options });
+    }
+    let leader = cluster.elect();
+    let away = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.isolate(away);
+    for at in 0..150_u32 {
+        cluster.propose(leader, &[&at.to_le_bytes(), &[5; 1000]]);
+        cluster.round();
+    }
+    cluster.heal();
+    cluster.nodes[&away].disk.set_survival(Survival::NOTHING);
+    let rounds = cluster.random.below(60);
+    cluster.rounds(usize::try_from(rounds).unwrap());
+    cluster.reopen(away, true);
+    cluster.elect();
+    cluster.converge();
+}
+
+/// Number, budget of seeds, and the checker that must find it.
+const CANARIES: [(u8, u64, Checker); 21] = [
+    (canary::LEADER_COUNTS_UNSYNCED, 1_000, random),
+    (canary::FOLLOWER_ACKNOWLEDGES_UNSYNCED, 500, random),
+    (canary::VOTE_NOT_PERSISTED, 2_000, random),
+    (canary::VOTE_ANSWERED_BEFORE_SYNC, 10_000, random),
+    (canary::TERM_NOT_PERSISTED, 100, random),
+    (canary::CONFLICT_NOT_TRUNCATED, 10_000, random),
+    (canary::PREVIOUS_TERM_NOT_CHECKED, 50, random),
+    (canary::OLD_TERM_COMMITTED_BY_COUNTING, 2_000, random),
+    (canary::APPLIED_BEFORE_COMMITTED, 50, random),
+    (canary::SNAPSHOT_NOT_SYNCED, 500, snapshot),
+    (canary::SNAPSHOT_NEWER_THAN_DATA, 500, snapshot),
+    (canary::LOG_TRIMMED_TOO_FAR, 500, random),
+    (canary::STALE_READ_ON_DEPOSED_LEADER, 50, random),
+    (canary::READ_BEFORE_FIRST_COMMIT, 50, random),
+    (canary::READ_BEFORE_APPLY, 2_000, random),
+    (canary::JOINT_QUORUM_AS_ONE_MAJORITY, 1_000, joint),
+    (canary::EMPTY_DISK_VOTES, 500, empty_disk),
+    (canary::RETRY_APPLIED_TWICE, 50, random),
+    (canary::SESSIONS_NOT_IN_SNAPSHOT, 500, random),
+    (canary::ELECTION_BY_HALF, 50, random),
+    // Nothing is on: no checker may cry for nothing.
+    (0, 0, random),
+];
+
+#[test]
+fn each_is_caught_within_its_budget() {
+    // What is caught is a panic of the checker or of an invariant; its words go to the output below.
+    std::panic::set_hook(Box::new(|_| {}));
+    let only: Option<u8> =
+        std::env::var("STRANDLINE_CANARY").ok().and_then(|text| text.parse().ok());
+    let mut missed = Vec::new();
+    for (number, budget, checker) in CANARIES {
+        if number == 0 || only.is_some_and(|only| only != number) {
+            continue;
+        }
+        canary::switch_on(number);
+        let found = (1..=budget).find_map(|seed| {
+            let panic = catch_unwind(|| checker(seed)).err()?;
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+            Some((seed, text.unwrap_or_default()))
+        });
+        canary::switch_on(0);
+        match found {
+            Some((seed, reason)) => {
+                let reason: String = reason.chars().take(160).collect();
+                println!("canary {number}: caught at seed {seed}: {}", reason.replace('\n', " "));
+            }
+            None => missed.push((number, budget)),
+        }
+    }
+    for checker in [random, empty_disk, joint, snapshot] {
+        (1..=5).for_each(checker);
+    }
+    let _ = std::panic::take_hook();
+    assert!(missed.is_empty(), "missed, with their budgets: {missed:?}");
+}
