@@ -22,17 +22,19 @@ pub(crate) enum Reply {
     },
     /// The write was executed.
     Executed(Answer),
+    /// The write was passed over, and whether it was executed before is not known any more.
+    Expired,
     /// The register's value.
     Found(u64),
+    /// The session is open.
+    Opened(u64),
 }
 
 /// A call under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Ongoing {
-    /// Its place in the history.
-    pub(crate) call: CallId,
-    /// What is asked for.
-    pub(crate) asked: Asked,
+    /// Its place in the history, and what is asked for; none to open a session.
+    pub(crate) call: Option<(CallId, Asked)>,
     /// For writes.
     pub(crate) operation: Option<Operation>,
     /// Whether an attempt ended without an answer, so that the write may have been executed.

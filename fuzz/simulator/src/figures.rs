@@ -63,6 +63,8 @@ figures! {
     executed,
     /// Snapshots installed, as told by replicas that began from one.
     snapshots,
+    /// Sessions opened.
+    sessions,
     /// Writes acknowledged.
     acknowledged,
     /// Writes refused for good.

@@ -7,7 +7,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strandline_engine::{Changes, Entry, Error, Index, KeyspaceId, Machine, Read, Result};
+use strandline_engine::{
+    Changes, Entry, EntryKind, Error, Index, KeyspaceId, Machine, Read, Result, Skipped,
+};
 
 use crate::hash::Hash;
 use crate::operation::{Action, Answer, Operation, read_register, register_key, register_value};
@@ -21,6 +23,24 @@ pub enum Note {
         index: Index,
         /// and the chain up to there.
         chain: u64,
+    },
+    /// An entry of a session comes by: to open it, or with a command of it, which follows.
+    Session {
+        /// Where the entry stands.
+        index: Index,
+        /// The reign in which it was proposed.
+        term: u64,
+    },
+    /// It passed over a command.
+    Skipped {
+        /// Where the entry stands.
+        index: Index,
+        /// The reign in which it was proposed.
+        term: u64,
+        /// What it is.
+        operation: Operation,
+        /// Why.
+        reason: Skipped,
     },
     /// It executed a command.
     Executed {
@@ -110,6 +130,20 @@ impl Machine for Registers {
         self.chain = link(self.chain, index, term, entry.command, answer);
         self.feed.add(Note::Executed { index, term, operation, answer, chain: self.chain });
         Ok(())
+    }
+
+    fn observe(&mut self, entry: &Entry<'_>) {
+        if entry.header.kind == EntryKind::SESSION {
+            let (index, term) = (entry.index, entry.header.term);
+            self.feed.add(Note::Session { index, term });
+        }
+    }
+
+    fn skipped(&mut self, entry: &Entry<'_>, reason: Skipped) {
+        if let Some(operation) = Operation::decode(entry.command) {
+            let (index, term) = (entry.index, entry.header.term);
+            self.feed.add(Note::Skipped { index, term, operation, reason });
+        }
     }
 
     fn state(&self) -> Vec<u8> {

@@ -259,7 +259,11 @@ impl Simulation {
                     return;
                 }
                 self.figures.wipes += 1;
-                self.node(id).wipe();
+                // Who runs it may know that it has lost everything, or not.
+                let is_known = self.stream(class).chance(500);
+                let node = self.node(id);
+                node.wipe();
+                node.is_replaced = is_known;
                 let span = 5 * MILLISECOND + self.random.below(300 * MILLISECOND);
                 self.agenda.after(span, Happening::Opens { node: id });
             }

@@ -34,17 +34,8 @@ pub(crate) enum State {
     Down,
     /// A process.
     Up(Box<Replica>),
-    /// No process any more: its disk is damaged, or was replaced by an empty one.
+    /// No process until somebody puts in another disk.
     Lost,
-}
-
-/// A proposal that stands in a leader's log.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    /// In which reign it was proposed.
-    pub(crate) term: u64,
-    /// Names the client's attempt.
-    pub(crate) token: u64,
 }
 
 /// What is wrong with a node's disk.
@@ -79,6 +70,8 @@ pub(crate) struct Node {
     pub(crate) life: u64,
     /// Whether an earlier process has opened the replica: an empty directory is a loss then.
     pub(crate) has_existed: bool,
+    /// Whether whoever runs it has put in an empty disk, and lets it begin with that.
+    pub(crate) is_replaced: bool,
     /// What it takes for the time.
     pub(crate) clock: Clock,
     /// When the process goes on.
@@ -89,8 +82,8 @@ pub(crate) struct Node {
     pub(crate) latency: (u64, u64),
     /// The next durable write takes so much longer, in microseconds.
     pub(crate) hang: u64,
-    /// Proposals that wait for being executed, by index.
-    pub(crate) waiting: BTreeMap<Index, Waiting>,
+    /// Proposals that wait for being executed: by index and term, the token of the attempt.
+    pub(crate) waiting: BTreeMap<(Index, u64), u64>,
     /// Reads that wait for being allowed: token and register.
     pub(crate) reads: BTreeMap<u64, u16>,
     /// What waits for the process, oldest first.
@@ -119,6 +112,7 @@ impl Node {
             state: State::Down,
             life: 0,
             has_existed: false,
+            is_replaced: false,
             clock: Clock::new(u32::try_from(rate).unwrap_or(1000)),
             ready_at: Time(0),
             cost: 20,
@@ -145,11 +139,13 @@ impl Node {
         self.feed = Feed::default();
         let mut options = options(self.id, swarm, members);
         options.seed = self.random.next_u64();
-        options.may_create = !self.has_existed;
+        options.may_create = self.may_create();
         let machine = Box::new(Registers::new(self.feed.clone()));
         let replica = Replica::open(self.disk.mount(), Path::new(DIR), options, machine)?;
         self.has_existed = true;
+        self.is_replaced = false;
         self.health.refusals = 0;
+        self.health.is_wiped = false;
         self.state = State::Up(Box::new(replica));
         Ok(())
     }
@@ -223,6 +219,19 @@ impl Node {
         self.disk = new_disk(self.random.next_u64());
         self.health.is_damaged = true;
         self.health.is_wiped = true;
+    }
+
+    /// Whether a replica may begin with an empty disk.
+    pub(crate) fn may_create(&self) -> bool {
+        !self.has_existed || self.is_replaced
+    }
+
+    /// The machine gets an empty disk, with which the replica is to begin.
+    pub(crate) fn replace(&mut self) {
+        self.state = State::Down;
+        self.wipe();
+        self.health.stops = 0;
+        self.is_replaced = true;
     }
 
     /// There will be no process any more.

@@ -1,13 +1,13 @@
 //! What processes do: one event in, and everything that follows from it.
 
-use strandline_engine::{Index, Worked};
+use strandline_engine::{Index, Skipped, Worked};
 use strandline_replication::{Error, Event, Outcome, ReplicaId, Role, decode, encode};
 use strandline_wal::disk::simulated::Fault;
 
 use crate::client::Reply;
 use crate::hash::Hash;
 use crate::machine::Note;
-use crate::node::{State, Waiting, is_detection};
+use crate::node::{State, is_detection};
 use crate::simulation::{Happening, Simulation};
 use crate::swarm::Class;
 use crate::time::MILLISECOND;
@@ -29,12 +29,12 @@ impl Simulation {
         let (swarm, members) = (self.swarm.clone(), self.members.clone());
         let node = self.node(id);
         let faults = node.disk.counters().faults;
+        let must_refuse = node.health.is_wiped && !node.may_create();
         let opened = node.open(&swarm, &members);
         let has_met_fault = node.disk.counters().faults > faults;
-        let is_wiped = node.health.is_wiped;
         self.tell(|| format!("{id} opens: {:?}", opened.as_ref().map(|_| "up")));
         match opened {
-            Ok(()) if is_wiped => {
+            Ok(()) if must_refuse => {
                 let reason = format!("replica {id} opens an empty disk under its old identity");
                 Err(Violation::new(Checker::Identity, reason))
             }
@@ -221,25 +221,56 @@ impl Simulation {
     fn read_notes(&mut self, id: ReplicaId) -> Verdict {
         for note in self.nodes[&id].notes() {
             self.truth.note(&format!("replica {id}"), &note)?;
-            if let Note::Executed { index, term, answer, chain, .. } = note {
+            if let Note::Executed { chain, .. } = note {
                 self.hash = self.hash.word(chain);
-                let Some(waiting) = self.node(id).waiting.remove(&index) else { continue };
-                let reply = match waiting.term == term {
-                    true => Reply::Executed(answer),
-                    false => Reply::Refused { leader: None },
-                };
-                self.reply(waiting.token, reply);
             }
+            self.answer(id, &note);
         }
         Ok(())
+    }
+
+    /// Answers who waits for what a machine has done.
+    fn answer(&mut self, id: ReplicaId, note: &Note) {
+        let (index, term) = match note {
+            Note::Restored { .. } => {
+                // A snapshot: what became of entries within it is not told.
+                if self.nodes[&id].is_up() {
+                    self.figures.snapshots += 1;
+                }
+                self.node(id).waiting.clear();
+                return;
+            }
+            Note::Session { index, term }
+            | Note::Skipped { index, term, .. }
+            | Note::Executed { index, term, .. } => (*index, *term),
+        };
+        // Whoever was accepted here in another term has lost the place.
+        let at = (index, 0)..=(index, u64::MAX);
+        let waiting = self.nodes[&id].waiting.range(at).map(|(key, token)| (*key, *token));
+        for ((_, accepted_in), token) in waiting.collect::<Vec<_>>() {
+            let reply = match note {
+                _ if accepted_in != term => Reply::Refused { leader: None },
+                Note::Session { .. } if self.openings.contains(&token) => Reply::Opened(index.0),
+                Note::Executed { answer, .. } => Reply::Executed(*answer),
+                // A retry is answered as the request was; the truth knows it has been executed.
+                Note::Skipped { operation, reason: Skipped::Repeated, .. } => {
+                    let place = self.truth.place(operation.client, operation.number);
+                    let executed = place.and_then(|place| self.truth.at(place));
+                    executed.map_or(Reply::Expired, |executed| Reply::Executed(executed.answer))
+                }
+                Note::Skipped { .. } => Reply::Expired,
+                Note::Session { .. } | Note::Restored { .. } => continue,
+            };
+            self.node(id).waiting.remove(&(index, accepted_in));
+            self.reply(token, reply);
+        }
     }
 
     /// Remembers who waits for which index, before anything there is executed.
     fn accepted(&mut self, id: ReplicaId, outcomes: &[Outcome]) {
         for outcome in outcomes {
             if let Outcome::Accepted { token, first, term, .. } = outcome {
-                let waiting = Waiting { term: term.0, token: *token };
-                self.node(id).waiting.insert(*first, waiting);
+                self.node(id).waiting.insert((*first, term.0), *token);
             }
         }
     }
@@ -252,7 +283,9 @@ impl Simulation {
         match outcome {
             Outcome::Refused { token, reason } => self.refused(id, *token, reason),
             Outcome::Readable { token, .. } => return self.readable(id, *token),
-            Outcome::Overwritten { first, end } => self.overwritten(id, *first, *end),
+            Outcome::Overwritten { first, end, term } => {
+                self.overwritten(id, *first, *end, term.0);
+            }
             Outcome::RoleChanged { role: Role::Leader, term, .. } => {
                 return self.leaders.elected(*term, id, self.nodes[&id].life);
             }
@@ -262,26 +295,26 @@ impl Simulation {
         Ok(())
     }
 
-    fn overwritten(&mut self, id: ReplicaId, first: Index, end: Index) {
-        let lost: Vec<Index> =
-            self.nodes[&id].waiting.range(first..end).map(|(index, _)| *index).collect();
+    fn overwritten(&mut self, id: ReplicaId, first: Index, end: Index, term: u64) {
+        let waiting = self.nodes[&id].waiting.range((first, 0)..(end, 0));
+        let of_term = waiting.filter(|((_, accepted_in), _)| *accepted_in == term);
+        let lost: Vec<Index> = of_term.map(|((index, _), _)| *index).collect();
         for index in lost {
-            if let Some(waiting) = self.node(id).waiting.remove(&index) {
-                self.reply(waiting.token, Reply::Refused { leader: None });
+            if let Some(token) = self.node(id).waiting.remove(&(index, term)) {
+                self.reply(token, Reply::Refused { leader: None });
             }
         }
     }
 
-    /// Everything up to here is applied: whoever still waits asked for something that had been executed
-    /// before, by another attempt of the same request.
+    /// Everything up to here is applied: nobody waits for it any more.
     fn committed(&mut self, id: ReplicaId, index: Index) -> Verdict {
-        while let Some((at, waiting)) = self.nodes[&id].waiting.first_key_value() {
+        while let Some(((at, term), token)) = self.nodes[&id].waiting.first_key_value() {
             if *at > index {
                 break;
             }
-            let (at, token) = (*at, waiting.token);
-            self.node(id).waiting.remove(&at);
-            self.executed_before(id, at, token)?;
+            let (at, term, token) = (*at, *term, *token);
+            self.node(id).waiting.remove(&(at, term));
+            self.unanswered(id, at, token)?;
         }
         Ok(())
     }
@@ -310,10 +343,21 @@ impl Simulation {
         Ok(())
     }
 
+    /// A replica is not let in, or stops again and again, because of its disk: whoever runs it will put
+    /// in an empty one.
     fn lose(&mut self, id: ReplicaId) {
         self.tell(|| format!("{id} is lost"));
         self.node(id).lose();
         self.figures.lost_replicas += 1;
+        let span = 100 * MILLISECOND + self.random.below(3000 * MILLISECOND);
+        self.agenda.after(span, Happening::Replaces { node: id });
+    }
+
+    /// A lost replica gets an empty disk, and begins anew: with its old name, which it may not know to
+    /// be old.
+    pub(crate) fn replaces(&mut self, id: ReplicaId) {
+        self.node(id).replace();
+        self.agenda.after(MILLISECOND, Happening::Opens { node: id });
     }
 
     /// A planned crash in the midst of an operation has taken the disk down.

@@ -1,7 +1,7 @@
 //! What clients do, and how nodes serve them.
 
 use strandline_engine::Index;
-use strandline_replication::{Event, Refusal, ReplicaId};
+use strandline_replication::{Event, Refusal, ReplicaId, open_session_entry};
 
 use crate::client::{Ongoing, Reply};
 use crate::history::{Asked, Told};
@@ -16,6 +16,8 @@ use crate::violation::{Checker, Verdict, Violation};
 pub(crate) enum Request {
     /// The value of a register.
     Read { key: u16 },
+    /// A session.
+    Open,
     /// A write, and how a retry of it is known.
     Write { operation: Operation, session: Option<strandline_replication::Request> },
 }
@@ -32,8 +34,15 @@ impl Simulation {
             if is_settling && self.clients[at].finished > 0 {
                 return Ok(());
             }
-            self.values += 1;
             let client = &mut self.clients[at];
+            if client.has_sessions && client.session.is_none() {
+                let (call, operation) = (None, None);
+                let (is_unknown, token, attempts) = (false, 0, 0);
+                client.ongoing = Some(Ongoing { call, operation, is_unknown, token, attempts });
+                self.attempt(at);
+                return Ok(());
+            }
+            self.values += 1;
             let (asked, padding) = client.choose(&self.swarm, self.values, is_settling);
             let mut operation = None;
             if let Asked::Write(action) = asked {
@@ -42,9 +51,9 @@ impl Simulation {
                 operation = Some(Operation { client, number, action, padding });
             }
             let number = operation.map_or(0, |operation| operation.number);
-            let call = self.history.begin(client.id, number, asked);
+            let call = Some((self.history.begin(client.id, number, asked), asked));
             let (is_unknown, token, attempts) = (false, 0, 0);
-            client.ongoing = Some(Ongoing { call, asked, operation, is_unknown, token, attempts });
+            client.ongoing = Some(Ongoing { call, operation, is_unknown, token, attempts });
         }
         self.attempt(at);
         Ok(())
@@ -59,9 +68,12 @@ impl Simulation {
         ongoing.token = token;
         ongoing.attempts += 1;
         self.figures.retries += u64::from(ongoing.attempts > 1);
-        let request = match ongoing.operation {
-            None => Request::Read { key: ongoing.asked.key() },
-            Some(operation) => Request::Write { operation, session: client.request(&operation) },
+        let request = match (ongoing.call, ongoing.operation) {
+            (None, _) => Request::Open,
+            (Some((_, asked)), None) => Request::Read { key: asked.key() },
+            (Some(_), Some(operation)) => {
+                Request::Write { operation, session: client.request(&operation) }
+            }
         };
         client.ongoing = Some(ongoing);
         let (node, distance, patience) = (client.target, client.distance(), client.patience);
@@ -89,6 +101,10 @@ impl Simulation {
             Request::Read { key } => {
                 self.node(id).reads.insert(token, key);
                 Event::Read { token }
+            }
+            Request::Open => {
+                self.openings.insert(token);
+                Event::Propose { token, entries: vec![open_session_entry()], session: None }
             }
             Request::Write { operation, session } => {
                 Event::Propose { token, entries: vec![operation.payload(time_ms)], session }
@@ -130,30 +146,19 @@ impl Simulation {
         }
     }
 
-    /// An attempt's entry has been passed over: its request was executed before, by another attempt.
-    pub(crate) fn executed_before(&mut self, id: ReplicaId, at: Index, token: u64) -> Verdict {
+    /// Everything up to an index is applied, and nothing was heard of what was accepted there.
+    pub(crate) fn unanswered(&mut self, id: ReplicaId, at: Index, token: u64) -> Verdict {
         let Some(client) = self.attempts.get(&token) else { return Ok(()) };
         let ongoing = self.clients[*client].ongoing.as_ref();
-        let operation = ongoing.filter(|ongoing| ongoing.token == token).and_then(|o| o.operation);
         // The client has given up on this attempt and will ignore whatever is said of it.
-        let Some(operation) = operation else { return Ok(()) };
-        let place = self.truth.place(operation.client, operation.number);
-        let executed = place.filter(|place| *place <= at).and_then(|place| self.truth.at(place));
-        match executed {
-            Some(executed) => {
-                let reply = Reply::Executed(executed.answer);
-                self.reply(token, reply);
-                Ok(())
-            }
-            None => {
-                let reason = format!(
-                    "replica {id} has applied everything up to index {at}, where operation {} of \
-                     client {} was accepted, and it was neither executed nor overwritten",
-                    operation.number, operation.client
-                );
-                Err(Violation::new(Checker::Durability, reason))
-            }
+        if ongoing.is_none_or(|ongoing| ongoing.token != token) {
+            return Ok(());
         }
+        let reason = format!(
+            "replica {id} has applied everything up to index {at}, where a request was accepted, and \
+             it was neither executed nor passed over nor overwritten"
+        );
+        Err(Violation::new(Checker::Durability, reason))
     }
 
     /// A client hears an answer.
@@ -168,7 +173,8 @@ impl Simulation {
                 let is_trouble = self.phase == Phase::Trouble;
                 let client = &mut self.clients[at];
                 client.turn(leader, &nodes);
-                if is_trouble && !ongoing.is_unknown && client.gives_up() {
+                if is_trouble && !ongoing.is_unknown && ongoing.call.is_some() && client.gives_up()
+                {
                     self.end(at, &ongoing, Told::Nothing);
                 } else {
                     let pause = client.pause();
@@ -178,19 +184,33 @@ impl Simulation {
                 }
             }
             Reply::Executed(Answer::Done) => {
-                if let Asked::Write(action) = ongoing.asked {
+                if let Some((_, Asked::Write(action))) = ongoing.call {
                     let (Action::Put { key, value } | Action::Exchange { key, value, .. }) = action;
                     self.clients[at].learn(key, value);
                 }
                 self.end(at, &ongoing, Told::Done);
             }
             Reply::Executed(Answer::Differs(found)) => {
-                self.clients[at].learn(ongoing.asked.key(), found);
+                if let Some((_, asked)) = ongoing.call {
+                    self.clients[at].learn(asked.key(), found);
+                }
                 self.end(at, &ongoing, Told::Differs(found));
             }
             Reply::Found(value) => {
-                self.clients[at].learn(ongoing.asked.key(), value);
+                if let Some((_, asked)) = ongoing.call {
+                    self.clients[at].learn(asked.key(), value);
+                }
                 self.end(at, &ongoing, Told::Found(value));
+            }
+            Reply::Opened(session) => {
+                self.figures.sessions += 1;
+                self.clients[at].session = Some(session);
+                self.clients[at].ongoing = None;
+                self.agenda.after(1, Happening::Acts { client: at });
+            }
+            Reply::Expired => {
+                self.give_up(at);
+                self.agenda.after(1, Happening::Acts { client: at });
             }
         }
         Ok(())
@@ -214,10 +234,7 @@ impl Simulation {
         let pause = client.pause();
         let is_write = ongoing.operation.is_some();
         if is_write && client.session.is_none() {
-            self.figures.unknown += 1;
-            self.names += 1;
-            let name = self.names;
-            self.clients[at].rename(name);
+            self.give_up(at);
         } else if let Some(ongoing) = &mut client.ongoing {
             ongoing.is_unknown = is_write;
             ongoing.token = 0;
@@ -226,9 +243,18 @@ impl Simulation {
         Ok(())
     }
 
+    /// The outcome of a write will never be learnt.
+    fn give_up(&mut self, at: usize) {
+        self.figures.unknown += 1;
+        self.names += 1;
+        let name = self.names;
+        self.clients[at].rename(name);
+    }
+
     /// The outcome of a call is known.
     fn end(&mut self, at: usize, ongoing: &Ongoing, told: Told) {
-        self.history.end(ongoing.call, told);
+        let Some((call, _)) = ongoing.call else { return };
+        self.history.end(call, told);
         match told {
             Told::Done | Told::Differs(_) => self.figures.acknowledged += 1,
             Told::Found(_) => self.figures.reads += 1,

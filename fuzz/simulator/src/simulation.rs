@@ -8,7 +8,7 @@
 //! This file holds what a run consists of, and the loop. What a process does is in `process.rs`, what
 //! clients do in `service.rs`, what goes wrong in `nemesis.rs`, how it ends in `ending.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_replication::{Member, MemberRole, Output, ReplicaId};
 use strandline_wal::disk::simulated::Random;
@@ -41,6 +41,8 @@ pub(crate) enum Happening {
     Wakes { node: ReplicaId },
     /// A durable write ends.
     WriteEnds { node: ReplicaId, life: u64, write: u64 },
+    /// A lost replica gets an empty disk, and begins anew.
+    Replaces { node: ReplicaId },
     /// A node starts its next process.
     Opens { node: ReplicaId },
     /// A client thinks of something to do, or tries again.
@@ -103,6 +105,8 @@ pub(crate) struct Simulation {
     pub(crate) tokens: u64,
     /// Whose attempt it is, while an answer may come.
     pub(crate) attempts: BTreeMap<u64, usize>,
+    /// Attempts to open a session.
+    pub(crate) openings: BTreeSet<u64>,
     /// Values written so far: each is used once.
     pub(crate) values: u64,
     /// Names of clients given so far.
@@ -157,6 +161,7 @@ impl Simulation {
             phase: Phase::Trouble,
             tokens: 0,
             attempts: BTreeMap::new(),
+            openings: BTreeSet::new(),
             values: 0,
             streams: streams.collect(),
             random: swarm.stream("run"),
@@ -250,6 +255,10 @@ impl Simulation {
             }
             Happening::WriteEnds { node, life, write } => self.write_ends(node, life, write),
             Happening::Opens { node } => self.opens(node),
+            Happening::Replaces { node } => {
+                self.replaces(node);
+                Ok(())
+            }
             Happening::Acts { client } => self.acts(client),
             Happening::Asked { node, client, token, request } => {
                 self.asked(node, client, token, request)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use strandline_engine::Index;
+use strandline_engine::{Index, Skipped};
 
 use crate::hash;
 use crate::machine::{Note, link};
@@ -32,6 +32,8 @@ pub struct Executed {
 #[derive(Debug, Default)]
 pub struct Truth {
     executed: BTreeMap<Index, Executed>,
+    /// What was passed over: the term of the entry, and whose which operation it was.
+    skipped: BTreeMap<Index, (u64, u64, u64, Skipped)>,
     /// Where each client's operations were executed.
     places: BTreeMap<(u64, u64), Index>,
     /// The state after the last command executed by anybody.
@@ -56,7 +58,19 @@ impl Truth {
                 }
                 Ok(())
             }
+            Note::Session { .. } => Ok(()),
+            Note::Skipped { index, term, operation, reason } => {
+                self.skip(who, *index, *term, operation, *reason)
+            }
             Note::Executed { index, term, operation, answer, chain } => {
+                if let Some((_, client, number, reason)) = self.skipped.get(index) {
+                    let reason = format!(
+                        "{who} executes operation {} of client {} at index {index}, where operation \
+                         {number} of client {client} was passed over as {reason:?}",
+                        operation.number, operation.client
+                    );
+                    return Err(Violation::new(Checker::Agreement, reason));
+                }
                 if let Some(known) = self.executed.get(index) {
                     if known.term != *term || known.operation != *operation {
                         let reason = format!(
@@ -79,6 +93,37 @@ impl Truth {
                 self.first(who, *index, *term, operation, *answer, *chain)
             }
         }
+    }
+
+    /// Somebody passes over a command: others do so too, and a retry is one.
+    fn skip(
+        &mut self,
+        who: &str,
+        index: Index,
+        term: u64,
+        operation: &Operation,
+        reason: Skipped,
+    ) -> Verdict {
+        let found = (term, operation.client, operation.number, reason);
+        let known = *self.skipped.entry(index).or_insert(found);
+        if known != found || self.executed.contains_key(&index) {
+            let reason = format!(
+                "{who} passes over operation {} of client {} of term {term} at index {index} as \
+                 {reason:?}, and others did not",
+                operation.number, operation.client
+            );
+            return Err(Violation::new(Checker::Agreement, reason));
+        }
+        let place = self.place(operation.client, operation.number);
+        if reason == Skipped::Repeated && place.is_none_or(|place| place >= index) {
+            let reason = format!(
+                "{who} passes over operation {} of client {} at index {index} as repeated, and \
+                 nobody has executed it before",
+                operation.number, operation.client
+            );
+            return Err(Violation::new(Checker::ExactlyOnce, reason));
+        }
+        Ok(())
     }
 
     /// Somebody executes at an index where nobody has executed yet.
@@ -264,6 +309,26 @@ mod tests {
         let mut truth = Truth::default();
         all(&mut truth, "1", &sparse).unwrap();
         assert!(truth.note("2", &notes(&[(2, 1, 9, 1, put(1))])[0]).is_err());
+    }
+
+    #[test]
+    fn what_is_passed_over_is_passed_over_everywhere_and_was_executed() {
+        let good = notes(&[(1, 1, 1, 1, put(5))]);
+        let skip = |index, number| {
+            let operation = Operation { client: 1, number, action: put(5), padding: 0 };
+            let reason = Skipped::Repeated;
+            Note::Skipped { index: Index(index), term: 1, operation, reason }
+        };
+        let mut truth = Truth::default();
+        all(&mut truth, "1", &good).unwrap();
+        truth.note("1", &skip(2, 1)).unwrap();
+        truth.note("2", &skip(2, 1)).unwrap();
+        let found = truth.note("1", &skip(3, 2)).unwrap_err();
+        assert_eq!(found.checker, Checker::ExactlyOnce);
+        let found = truth.note("1", &skip(1, 1)).unwrap_err();
+        assert_eq!(found.checker, Checker::Agreement);
+        let executed = &notes(&[(2, 1, 2, 1, put(6))])[0];
+        assert_eq!(truth.note("2", executed).unwrap_err().checker, Checker::Agreement);
     }
 
     #[test]
