@@ -21,8 +21,8 @@
 //! and lists, which take no other.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
 use strandline_wal::disk::Disk;
 
@@ -54,14 +54,16 @@ pub struct Engine {
     pub(crate) applier: Mutex<Scratch>,
     pub(crate) pins: Arc<Pins>,
     manifest: Mutex<Manifest>,
+    /// The number of the manifest in use, for who must not wait for an install.
+    pub(crate) manifest_number: AtomicU64,
     /// The last flushed entry that the manifest is known to hold durably.
     pub(crate) confirmed: AtomicU64,
     /// The flush under way.
     pub(crate) flushing: Mutex<Option<Flush>>,
     /// The compaction under way.
     pub(crate) compacting: Mutex<Compacting>,
-    /// Whether compaction has ended because of damage.
-    pub(crate) is_compaction_stuck: AtomicBool,
+    /// The damage that ended compaction.
+    pub(crate) compaction_damage: OnceLock<String>,
     /// Tables that the version has no more, but somebody may still read.
     pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
     /// Tables of edits that failed, and may or may not be in a manifest that may come back.
@@ -119,11 +121,12 @@ impl Engine {
             applied: AtomicU64::new(flushed.0),
             applier: Mutex::new(Scratch::default()),
             pins: Arc::default(),
+            manifest_number: AtomicU64::new(manifest.number()),
             manifest: Mutex::new(manifest),
             confirmed: AtomicU64::new(confirmed.0),
             flushing: Mutex::new(None),
             compacting: Mutex::default(),
-            is_compaction_stuck: AtomicBool::new(false),
+            compaction_damage: OnceLock::new(),
             obsolete: Mutex::default(),
             uncertain: Mutex::default(),
             counters: Counters::default(),
@@ -215,7 +218,7 @@ impl Engine {
             ..Backlog::default()
         };
         // Waiting for a compaction that will never come would be waiting for ever.
-        if !self.is_compaction_stuck.load(Ordering::Relaxed) {
+        if self.compaction_damage.get().is_none() {
             backlog.level_0 = state.version.levels[0].len();
             backlog.debt = picker::debt(&state.version.bytes, &self.options);
         }
@@ -314,8 +317,12 @@ impl Engine {
         self.view().digest()
     }
 
-    /// What the engine holds, and what it has done since it was opened.
+    /// What the engine holds, and what it has done since it was opened. Never waits for background
+    /// work: neither a job's lock nor the manifest's is taken.
     pub fn stats(&self) -> Stats {
+        // Each lock in a statement of its own: within one expression the guards would be held together.
+        let obsolete_tables = self.obsolete.lock().expect(LIST_IS_SOUND).len();
+        let views = self.pins.count();
         let state = self.state();
         let levels = state.version.levels.iter().zip(state.version.bytes);
         let memory = |memtable: &Memtable| u64::try_from(memtable.size()).unwrap_or(u64::MAX);
@@ -328,8 +335,8 @@ impl Engine {
             sealed: state.sealed.len(),
             sealed_bytes: state.sealed.iter().map(|sealed| memory(&sealed.memtable)).sum(),
             block_cache_bytes: u64::try_from(self.cache.size()).unwrap_or(u64::MAX),
-            views: self.pins.count(),
-            obsolete_tables: self.obsolete.lock().expect(LIST_IS_SOUND).len(),
+            views,
+            obsolete_tables,
             flushes: Counters::read(&counters.flushes),
             flushed_bytes: Counters::read(&counters.flushed_bytes),
             compactions: Counters::read(&counters.compactions),
@@ -337,8 +344,8 @@ impl Engine {
             compaction_written_bytes: Counters::read(&counters.compaction_written_bytes),
             moves: Counters::read(&counters.moves),
             tables_removed: Counters::read(&counters.tables_removed),
-            manifest: self.manifest().number(),
-            compaction_error: self.compaction_error(),
+            manifest: self.manifest_number.load(Ordering::Relaxed),
+            compaction_error: self.compaction_damage.get().cloned(),
         }
     }
 

@@ -45,8 +45,6 @@ pub(crate) struct Compacting {
     job: Option<Compaction>,
     /// The version in which nothing was found to do.
     idle_at: Option<u64>,
-    /// The damage that ended compaction.
-    damage: Option<String>,
 }
 
 impl Compacting {
@@ -163,8 +161,8 @@ impl Engine {
                 job.abandon();
             }
             if let Error::Wal(strandline_wal::Error::Corruption { .. }) = error {
-                compacting.damage = Some(error.to_string());
-                self.is_compaction_stuck.store(true, Ordering::Relaxed);
+                // It is met once: compaction rests from here on.
+                let _ = self.compaction_damage.set(error.to_string());
             }
         }
         if worked? == Worked::Done {
@@ -185,7 +183,7 @@ impl Engine {
         }
         let state = self.state();
         let version = &state.version;
-        if compacting.damage.is_some() || compacting.idle_at == Some(version.number) {
+        if self.compaction_damage.get().is_some() || compacting.idle_at == Some(version.number) {
             return Ok(Worked::Idle);
         }
         let Some(task) = pick(&version.shape(), &version.keyspaces, &self.options) else {
@@ -250,6 +248,7 @@ impl Engine {
             manifest.append(&edit)?;
             Ok(opened)
         });
+        self.manifest_number.store(manifest.number(), Ordering::Relaxed);
         let opened = match appended {
             Ok(opened) => opened,
             Err(error) => {
@@ -309,11 +308,5 @@ impl Engine {
             }
         }
         Worked::Done
-    }
-
-    /// The damage that ended compaction, if any.
-    pub(crate) fn compaction_error(&self) -> Option<String> {
-        let compacting = self.compacting.lock();
-        compacting.expect("a compaction that panicked is not followed").damage.clone()
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::AbortHandle;
 
 use crate::clock;
+use crate::resp::Args;
 
 /// What a client has told about itself.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +19,6 @@ pub struct Identity {
     pub library: String,
     /// `CLIENT SETINFO LIB-VER`
     pub library_version: String,
-    /// The last command.
-    pub last_command: String,
 }
 
 /// One connected client.
@@ -67,18 +66,24 @@ impl Client {
         }
     }
 
-    /// The line of `CLIENT LIST`.
-    pub fn line(&self) -> String {
+    /// The line of `CLIENT LIST`. The client that asks, with `asking`, is shown with its subcommand
+    /// and the bytes of its request; of the others only the command is remembered.
+    pub fn line(&self, asking: Option<Args<'_>>) -> String {
         let now_ms = clock::now_ms();
         let identity = self.identity();
-        let command = match self.last_command.load(Ordering::Relaxed) {
-            0 => "NULL",
-            place => crate::command::table::COMMANDS[place - 1].name,
+        let mut command = match self.last_command.load(Ordering::Relaxed) {
+            0 => "NULL".to_owned(),
+            place => crate::command::table::COMMANDS[place - 1].name.to_owned(),
         };
+        let mut query_len = 0;
+        if let Some(args) = asking {
+            command = format!("{command}|{}", String::from_utf8_lossy(args.at(1)).to_lowercase());
+            query_len = request_len(args);
+        }
         let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
         format!(
             "id={} addr={} laddr={} fd=0 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 \
-             multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 \
+             multi=-1 qbuf={query_len} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 \
              tot-mem=0 events=r cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.address,
@@ -93,6 +98,13 @@ impl Client {
             identity.library_version,
         )
     }
+}
+
+/// How many bytes a request takes as an array of bulk strings.
+fn request_len(args: Args<'_>) -> usize {
+    let line_len = |number: usize| 3 + number.to_string().len();
+    let bulks = args.from(0).map(|arg| line_len(arg.len()) + arg.len() + 2);
+    line_len(args.len()) + bulks.sum::<usize>()
 }
 
 /// All connected clients.

@@ -124,6 +124,10 @@ impl Server {
             if let Some(setting) = setting
                 && !setting.is_live
             {
+                // To say what is so anyway is no change: tools write back what they have read.
+                if setting.kind.normalise(value).as_deref() == Ok(config.get(setting.name)) {
+                    continue;
+                }
                 return Err(ConfigError::Fixed { name: setting.name });
             }
             changed.set(name, value, Origin::Command)?;

@@ -206,6 +206,39 @@ fn large_values_pass_and_too_large_ones_are_refused() {
     node.finish().unwrap();
 }
 
+/// Found by Redis's own suite: tools write back what they have read, look for `slaveof`, and expect
+/// that a setting of the start is refused rather than ignored.
+#[test]
+fn settings_are_shown_and_refused_as_tools_expect() {
+    let dir = Directory::new();
+    let node = start(config(&dir.0, &[])).unwrap();
+    let mut client = Client::new(&node);
+    client.ask("config set bind 127.0.0.1 daemonize no", "+OK\r\n");
+    let fixed = |name: &str| {
+        format!(
+            "-ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable \
+             config\r\n"
+        )
+    };
+    client.ask("config set daemonize yes", &fixed("daemonize"));
+    client.ask("config set maxclients 9 bind 127.0.0.2", &fixed("bind"));
+    client.ask("config get maxclients", "*2\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n");
+    client.ask("config get slave*f", "*2\r\n$7\r\nslaveof\r\n$0\r\n\r\n");
+    client.ask("config get key-load-*", "*0\r\n");
+    client.ask("config get key-load-delay", "*2\r\n$14\r\nkey-load-delay\r\n$1\r\n0\r\n");
+    client.send(b"*2\r\n$6\r\nclient\r\n$4\r\ninfo\r\n");
+    let mut line = vec![0; 60];
+    client.0.read_exact(&mut line).unwrap();
+    while !line.ends_with(b"\r\n") || line.len() < 100 {
+        let mut byte = [0];
+        client.0.read_exact(&mut byte).unwrap();
+        line.extend(byte);
+    }
+    let line = String::from_utf8(line).unwrap();
+    assert!(line.contains(" qbuf=26 ") && line.contains(" cmd=client|info "), "{line}");
+    node.finish().unwrap();
+}
+
 #[test]
 fn replies_can_be_switched_off() {
     let dir = Directory::new();

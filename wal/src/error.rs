@@ -42,6 +42,18 @@ pub enum Error {
         /// The one found.
         found: u16,
     },
+    /// Something behind a right checksum that this program does not know: it was written on purpose,
+    /// by another program. Nothing was changed.
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// Offset in bytes of what is not known.
+        offset: u64,
+        /// What this program knows there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
     /// Not a file of ours, or one of another log.
     Foreign {
         /// The file.
@@ -115,6 +127,12 @@ impl Error {
             Error::FormatVersion { path, known, found } => {
                 Error::FormatVersion { path: path.clone(), known: *known, found: *found }
             }
+            Error::Unknown { path, offset, expected, found } => Error::Unknown {
+                path: path.clone(),
+                offset: *offset,
+                expected: expected.clone(),
+                found: found.clone(),
+            },
             Error::Foreign { path, expected, found } => Error::Foreign {
                 path: path.clone(),
                 expected: expected.clone(),
@@ -167,6 +185,12 @@ impl fmt::Display for Error {
             Error::FormatVersion { path, known, found } => write!(
                 out,
                 "{} has format version {found}; this program reads up to {known}: use a newer one",
+                path.display()
+            ),
+            Error::Unknown { path, offset, expected, found } => write!(
+                out,
+                "{} has something unknown at offset {offset}: expected {expected}, found {found}; \
+                 it is not damaged: use the program that wrote it",
                 path.display()
             ),
             Error::Foreign { path, expected, found } => write!(

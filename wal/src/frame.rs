@@ -6,8 +6,10 @@
 //! was sealed (`durable`), and which groups came before it (`chain`), so that a stale group of a
 //! recycled segment, a misdirected write and a gap are all refused. See `docs/format/log.md`.
 
+use std::path::Path;
+
 use crate::canary;
-use crate::{Lsn, disk::ALIGNMENT_MAX};
+use crate::{Error, Lsn, disk::ALIGNMENT_MAX};
 
 /// Groups and segment headers start at multiples of this many bytes.
 pub(crate) const BLOCK_LEN: u64 = 4096;
@@ -63,6 +65,15 @@ pub enum GroupRefusal {
     },
     /// Written by a newer program.
     FormatVersion(u16),
+    /// A right checksum over something that this program does not know.
+    Unknown {
+        /// Offset in bytes within the group.
+        offset: u64,
+        /// What this program knows there.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+    },
     /// A group of another incarnation: old bytes of a recycled segment.
     Stale(u64),
     /// A valid header that was written for another place.
@@ -90,6 +101,25 @@ pub enum GroupRefusal {
     Chain,
 }
 
+impl GroupRefusal {
+    /// The error, if the group at `offset` of `path` is whole and only not understood.
+    pub(crate) fn not_understood(&self, path: &Path, offset: u64) -> Option<Error> {
+        let path = path.to_path_buf();
+        match self {
+            GroupRefusal::FormatVersion(found) => {
+                Some(Error::FormatVersion { path, known: FORMAT_VERSION, found: *found })
+            }
+            GroupRefusal::Unknown { offset: within, expected, found } => Some(Error::Unknown {
+                path,
+                offset: offset.saturating_add(*within),
+                expected: (*expected).into(),
+                found: found.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for GroupRefusal {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -98,6 +128,9 @@ impl std::fmt::Display for GroupRefusal {
                 write!(out, "header checksum {found:#010x}, stored is {expected:#010x}")
             }
             GroupRefusal::FormatVersion(version) => write!(out, "format version {version}"),
+            GroupRefusal::Unknown { offset, expected, found } => {
+                write!(out, "{found} at byte {offset}, expected {expected}")
+            }
             GroupRefusal::Stale(incarnation) => write!(out, "a group of incarnation {incarnation}"),
             GroupRefusal::Misplaced { offset } => {
                 write!(out, "a group that belongs at offset {offset}")
@@ -177,7 +210,24 @@ impl GroupHeader {
         if header.offset != offset && !canary::is_on(canary::POSITION_NOT_COVERED) {
             return Err(GroupRefusal::Misplaced { offset: header.offset });
         }
+        header.check_known(version)?;
         Ok(header)
+    }
+
+    /// Checks that the fields hold what this version writes. Only for a header whose checksum is right:
+    /// then other values are no damage.
+    fn check_known(&self, version: u16) -> Result<(), GroupRefusal> {
+        let unknown = |offset, expected, found: u16| {
+            Err(GroupRefusal::Unknown { offset, expected, found: found.to_string() })
+        };
+        if version == 0 {
+            return unknown(4, "a format version from 1 on", version);
+        }
+        match (self.flags, self.count) {
+            (0, _) | (FLAG_CLOSED, 0) => Ok(()),
+            (FLAG_CLOSED, _) => unknown(6, "the flag of an orderly close on a marker only", 1),
+            (flags, _) => unknown(6, "the flags 0 or 1 (closed in order)", flags),
+        }
     }
 
     /// Checks the records' bytes against the header.
@@ -288,6 +338,23 @@ mod tests {
             Err(GroupRefusal::Misplaced { offset: 8192 })
         );
         assert!(GroupHeader::decode(&bytes, 6, 3, 8192).is_err(), "a group of another log");
+    }
+
+    #[test]
+    fn unknown_flags_behind_a_right_checksum_are_named() {
+        let refused = |header: GroupHeader| match GroupHeader::decode(&header.encode(5), 5, 3, 8192)
+        {
+            Err(GroupRefusal::Unknown { offset, found, .. }) => (offset, found),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(GroupHeader { flags: 2, ..header() }), (6, "2".into()));
+        assert_eq!(refused(GroupHeader { flags: FLAG_CLOSED, ..header() }), (6, "1".into()));
+        let mut bytes = header().encode(5);
+        bytes[4] = 0;
+        let crc = header_crc(&bytes, 5);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        let refusal = GroupHeader::decode(&bytes, 5, 3, 8192).unwrap_err();
+        assert!(matches!(refusal, GroupRefusal::Unknown { offset: 4, .. }), "{refusal}");
     }
 
     #[test]

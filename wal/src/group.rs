@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::Lsn;
 use crate::disk::{ALIGNMENT_MAX, Buffer};
-use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
+use crate::frame::{GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::record::{RECORD_HEADER_LEN, Record};
 
 /// A record on its way into a group: its header, made before any lock is taken, and its payload.
@@ -115,6 +115,34 @@ impl Group {
         });
         buffer.resize(len);
         Pending { buffer, crc, first: self.header.first, count: self.header.count, new_segment }
+    }
+}
+
+/// Checks that a body whose checksum is right holds this many records and nothing else.
+///
+/// # Errors
+///
+/// [`GroupRefusal::Length`], or [`GroupRefusal::Unknown`] for a record of another make.
+pub(crate) fn check_records(body: &[u8], count: u32) -> Result<(), GroupRefusal> {
+    let mut at = 0;
+    let mut found = 0;
+    while at < body.len() {
+        match crate::record::decode(&body[at..]) {
+            Ok((_, taken)) => at += taken,
+            Err(crate::record::Refusal::Reserved) => {
+                let offset = GROUP_HEADER_LEN + at + crate::record::RESERVED_AT;
+                let offset = u64::try_from(offset).expect("it lies in memory");
+                let found = "others".into();
+                let expected = "the reserved bytes of a record, all zero";
+                return Err(GroupRefusal::Unknown { offset, expected, found });
+            }
+            Err(_) => break,
+        }
+        found += 1;
+    }
+    match at == body.len() && found == count {
+        true => Ok(()),
+        false => Err(GroupRefusal::Length(u32::try_from(body.len()).unwrap_or(u32::MAX))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! An ordered, durable, checksummed sequence of records on one disk.
 
+mod ahead;
 pub mod canary;
 mod core;
 pub mod disk;

@@ -2,11 +2,12 @@
 //!
 //! Nothing is copied where it can be helped: recent groups are read from the buffers they were
 //! written from, sealed segments from their mapping. Only older groups of the active segment, which is
-//! never mapped, are read from its file.
+//! never mapped, are read from its file, a stretch at a time (see [`crate::ahead`]).
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::ahead::Ahead;
 use crate::core::{Core, InUse};
 use crate::disk::{Buffer, File, Map};
 use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
@@ -21,6 +22,8 @@ pub struct Reader {
     next: Lsn,
     /// The sealed segment being read, and where in it the next group stands.
     sealed: Option<(Arc<InUse>, Map, u64)>,
+    /// What was read of the active segment beyond what was asked for.
+    ahead: Option<Ahead>,
 }
 
 /// Some consecutive records, sharing the memory of the log.
@@ -74,7 +77,7 @@ enum Source {
 
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>, from: Lsn) -> Self {
-        Self { shared, next: from.max(Lsn(1)), sealed: None }
+        Self { shared, next: from.max(Lsn(1)), sealed: None, ahead: None }
     }
 
     /// The position that is read next.
@@ -97,6 +100,9 @@ impl Reader {
             }
             (self.find(core)?, core.durable())
         };
+        if !matches!(source, Source::Active { .. }) {
+            self.ahead = None;
+        }
         let records = match source {
             Source::Recent(group) => {
                 let len = group.body().len();
@@ -104,17 +110,14 @@ impl Reader {
                 self.records(BufferOwner(group.bytes), body, &group.header)
             }
             Source::Sealed(in_use) => self.read_sealed(in_use)?,
-            Source::Active { file, header, mut offset, path } => {
-                let place = |error: Error| self.trimmed_or(error);
-                loop {
-                    let (group, bytes) = load(&*file, &header, offset, &path).map_err(place)?;
-                    offset += group.len_on_disk();
-                    if group.end() > self.next {
-                        let len = bytes.len();
-                        break self.records(bytes, 0..len, &group);
-                    }
+            Source::Active { file, header, mut offset, path } => loop {
+                let (group, bytes, body) =
+                    self.read_active(&*file, &header, offset, durable, &path)?;
+                offset += group.len_on_disk();
+                if group.end() > self.next {
+                    break self.records(StretchOwner(bytes), body, &group);
                 }
-            }
+            },
         };
         let mut records = records;
         if records.first > self.next && !canary::is_on(canary::POSITION_NOT_COVERED) {
@@ -157,6 +160,35 @@ impl Reader {
             Some(in_use) => Ok(Source::Sealed(in_use.clone())),
             None => Err(out_of_range(core, self.next)),
         }
+    }
+
+    /// The group at `offset` of the active segment: from what was read ahead, or from the file. All
+    /// up to `durable` is durable.
+    fn read_active(
+        &mut self,
+        file: &dyn File,
+        header: &SegmentHeader,
+        offset: u64,
+        durable: Lsn,
+        path: &std::path::Path,
+    ) -> Result<(GroupHeader, Arc<Vec<u8>>, Range<usize>)> {
+        let found = |ahead: &Option<Ahead>| {
+            let ahead = ahead.as_ref()?;
+            let (group, body) = ahead.group(header, offset, self.next)?;
+            Some((group, ahead.bytes(), body))
+        };
+        if let Some(found) = found(&self.ahead) {
+            return Ok(found);
+        }
+        self.ahead = Ahead::read(self.ahead.take(), file, header, offset, durable);
+        if let Some(found) = found(&self.ahead) {
+            return Ok(found);
+        }
+        // Larger than what is read ahead, or damaged: read by itself, it says which.
+        let (group, bytes) =
+            load(file, header, offset, path).map_err(|error| self.trimmed_or(error))?;
+        let body = 0..bytes.len();
+        Ok((group, Arc::new(bytes), body))
     }
 
     fn read_sealed(&mut self, in_use: Arc<InUse>) -> Result<Records> {
@@ -218,6 +250,14 @@ impl Reader {
 struct MapOwner(Map);
 
 impl AsRef<[u8]> for MapOwner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+struct StretchOwner(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for StretchOwner {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }

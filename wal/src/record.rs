@@ -13,6 +13,9 @@
 /// Bytes before the payload.
 pub const RECORD_HEADER_LEN: usize = 12;
 
+/// Where three bytes of zero stand.
+pub(crate) const RESERVED_AT: usize = 9;
+
 /// The largest payload of one record, in bytes. 64 MiB: larger than any value the server takes, and
 /// small enough that a damaged length cannot make a reader allocate without bound.
 pub const PAYLOAD_LEN_MAX: usize = 64 << 20;
@@ -109,7 +112,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), Refusal> {
             found: bytes.len(),
         });
     };
-    if header[9..12] != [0; 3] {
+    if header[RESERVED_AT..] != [0; 3] {
         return Err(Refusal::Reserved);
     }
     let expected = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);

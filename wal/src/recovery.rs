@@ -26,9 +26,7 @@ use std::sync::Arc;
 
 use crate::core::{InUse, Start};
 use crate::disk::{Buffer, Disk, DurableWrite, File, Submitted, WriteQueue};
-use crate::frame::{
-    BLOCK_LEN, FLAG_CLOSED, FORMAT_VERSION, GROUP_HEADER_LEN, GroupHeader, GroupRefusal,
-};
+use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
@@ -90,6 +88,18 @@ pub(crate) struct Scan {
     residue: bool,
     /// A group behind `end_offset` that claims what is missing there: its offset and claim.
     pub claim: Option<(u64, Lsn)>,
+    /// A group behind `end_offset` that is whole but not understood.
+    unknown: Option<(u64, GroupRefusal)>,
+}
+
+impl Scan {
+    /// The error, if what ends the groups, or stands behind their end, is whole but not understood:
+    /// then nothing here may be taken for torn, voided or reused.
+    pub(crate) fn not_understood(&self, path: &Path) -> Option<Error> {
+        let end = self.refusal.as_ref().map(|refusal| (self.end_offset, refusal));
+        let behind = self.unknown.as_ref().map(|(offset, refusal)| (*offset, refusal));
+        end.into_iter().chain(behind).find_map(|(at, refusal)| refusal.not_understood(path, at))
+    }
 }
 
 /// Reads a segment from its first group on, up to position `end` where one is known.
@@ -110,6 +120,7 @@ pub(crate) fn scan(
         refusal: None,
         residue: false,
         claim: None,
+        unknown: None,
     };
     let mut groups = Vec::new();
     while scan.end_offset + BLOCK_LEN <= segment.len && end.is_none_or(|end| scan.next < end) {
@@ -160,10 +171,7 @@ fn read_group(
     let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN + body_len);
     let body = bytes.get(GROUP_HEADER_LEN..).unwrap_or(&[]);
     group.check_body(body)?;
-    let valid = group::records(body, group.first).take_while(|record| record.is_ok()).count();
-    if u32::try_from(valid).ok() != Some(group.count) {
-        return Err(GroupRefusal::Length(group.body_len));
-    }
+    group::check_records(body, group.count)?;
     Ok(group)
 }
 
@@ -184,11 +192,17 @@ fn look_on(segment: &Segment, header: &SegmentHeader, scan: &mut Scan, window: &
     let mut offset = scan.end_offset;
     while offset + BLOCK_LEN <= segment.len {
         let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
-        if let Ok(group) = GroupHeader::decode(bytes, header.log_id, header.incarnation, offset) {
-            scan.residue = true;
-            if offset > scan.end_offset && group.durable >= scan.next {
-                scan.claim.get_or_insert((offset, group.durable));
+        match GroupHeader::decode(bytes, header.log_id, header.incarnation, offset) {
+            Ok(group) => {
+                scan.residue = true;
+                if offset > scan.end_offset && group.durable >= scan.next {
+                    scan.claim.get_or_insert((offset, group.durable));
+                }
             }
+            Err(refusal @ GroupRefusal::Unknown { .. }) => {
+                scan.unknown.get_or_insert((offset, refusal));
+            }
+            Err(_) => {}
         }
         offset += BLOCK_LEN;
     }
@@ -207,8 +221,8 @@ pub(crate) fn recover(
         return create(disk, queue, dir, options, survey);
     };
     let scan = scan(&active, &header, None, &mut window);
-    if let Some(GroupRefusal::FormatVersion(found)) = scan.refusal {
-        return Err(Error::FormatVersion { path: active.path, known: FORMAT_VERSION, found });
+    if let Some(error) = scan.not_understood(&active.path) {
+        return Err(error);
     }
     if let Some((offset, claim)) = scan.claim
         && !canary::is_on(canary::CORRUPTION_TAKEN_FOR_TORN_TAIL)

@@ -19,6 +19,8 @@ pub(crate) const GROUPS_START: u64 = BLOCK_LEN;
 
 /// How many bytes of the header block carry something.
 const HEADER_LEN: usize = 64;
+/// Where four bytes of zero stand, before the checksum.
+const RESERVED_AT: usize = HEADER_LEN - 8;
 /// First bytes of every segment.
 const MAGIC: u32 = u32::from_le_bytes(*b"SLSG");
 
@@ -88,7 +90,8 @@ impl SegmentHeader {
     ///
     /// # Errors
     ///
-    /// [`Error::FormatVersion`], or [`Error::Corruption`] naming what is wrong.
+    /// [`Error::FormatVersion`], [`Error::Corruption`] naming what is wrong, or [`Error::Unknown`] for
+    /// a state or a reserved byte that no version known here writes.
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Option<Self>> {
         let corruption = |offset, expected: String, found: String| {
             Err(Error::Corruption { path: path.to_path_buf(), offset, expected, found })
@@ -118,8 +121,24 @@ impl SegmentHeader {
             let path = path.to_path_buf();
             return Err(Error::FormatVersion { path, known: FORMAT_VERSION, found: version });
         }
+        let unknown = |offset, expected: &str, found: String| {
+            let (path, expected) = (path.to_path_buf(), expected.into());
+            Err(Error::Unknown { path, offset, expected, found })
+        };
+        if version == 0 {
+            return unknown(4, "a format version from 1 on", "0".into());
+        }
+        let in_use = match u16::from_le_bytes([bytes[6], bytes[7]]) {
+            STATE_SPARE => false,
+            STATE_IN_USE => true,
+            state => return unknown(6, "the state 1 (spare) or 2 (in use)", state.to_string()),
+        };
+        if bytes[RESERVED_AT..HEADER_LEN - 4] != [0; 4] {
+            let found = format!("{:02x?}", &bytes[RESERVED_AT..HEADER_LEN - 4]);
+            return unknown(u64_of(RESERVED_AT), "reserved bytes of zero", found);
+        }
         Ok(Some(SegmentHeader {
-            in_use: u16::from_le_bytes([bytes[6], bytes[7]]) == STATE_IN_USE,
+            in_use,
             log_id: u64_at(bytes, 8),
             incarnation: u64_at(bytes, 16),
             first: Lsn(u64_at(bytes, 24)),
@@ -132,6 +151,11 @@ impl SegmentHeader {
 
 /// A block's length in memory.
 const ALIGNED_BLOCK: usize = crate::disk::ALIGNMENT_MAX;
+
+/// An offset within the header, as errors name it.
+fn u64_of(offset: usize) -> u64 {
+    u64::try_from(offset).expect("an offset within one block")
+}
 
 /// An open segment file.
 #[derive(Clone, Debug)]
@@ -187,6 +211,36 @@ mod tests {
             assert!(SegmentHeader::decode(&damaged, path).is_err(), "bit {bit}");
         }
         assert_eq!(SegmentHeader::decode(&[0; 4096], path).unwrap(), None);
+    }
+
+    /// A right checksum says that somebody meant what stands there: it is no damage, and a segment
+    /// that is not understood must be no spare either.
+    #[test]
+    fn unknown_states_versions_and_reserved_bytes_are_named() {
+        let header = SegmentHeader {
+            in_use: true,
+            log_id: 7,
+            incarnation: 3,
+            first: Lsn(100),
+            chain: 55,
+            len: 65536,
+            trimmed: Lsn(40),
+        };
+        let path = Path::new("0000000000000001.segment");
+        for (at, byte, offset, found) in
+            [(4, 0, 4, "0"), (6, 3, 6, "3"), (6, 0, 6, "0"), (57, 9, 56, "[00, 09, 00, 00]")]
+        {
+            let mut bytes = header.encode().to_vec();
+            bytes[at] = byte;
+            let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+            bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+            match SegmentHeader::decode(&bytes, path) {
+                Err(Error::Unknown { path: named, offset: place, found: what, .. }) => {
+                    assert_eq!((named.as_path(), place, what.as_str()), (path, offset, found));
+                }
+                other => panic!("byte {at} = {byte}: {other:?}"),
+            }
+        }
     }
 
     #[test]

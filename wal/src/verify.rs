@@ -52,6 +52,9 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
     for in_use in &sealed {
         let found = scan(&in_use.segment, &in_use.header, in_use.end, &mut window);
         report.groups += found.offsets.len();
+        if let Some(error) = found.not_understood(&in_use.segment.path) {
+            return Err(error);
+        }
         if in_use.end.is_some_and(|end| found.next < end) {
             report.damages.push(Error::Corruption {
                 path: in_use.segment.path.clone(),
@@ -63,6 +66,9 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
     }
     let found = scan(&active, &newest, None, &mut window);
     report.groups += found.offsets.len();
+    if let Some(error) = found.not_understood(&active.path) {
+        return Err(error);
+    }
     report.last = Lsn(found.next.0 - 1);
     if let Some((offset, claim)) = found.claim {
         report.damages.push(Error::Corruption {

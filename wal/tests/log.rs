@@ -123,6 +123,42 @@ fn trimming_recycles_segments_and_keeps_the_rest() {
     assert_eq!(contents(&wal, first), found);
 }
 
+/// A reader far behind the writers reads the active segment while it is written: what it takes in at
+/// once must not hold a group that was not whole yet.
+#[test]
+fn a_reader_that_follows_from_afar_sees_every_record_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RealDisk::open(dir.path(), None).unwrap());
+    let options = Options { segment_size: 32 << 20, spares: 1, ..Options::default() };
+    let (wal, _) = Wal::open(disk, &dir.path().join("log"), options).unwrap();
+    let payload = |lsn: u64| vec![lsn.to_le_bytes()[0]; usize::try_from(lsn * 7 % 9000).unwrap()];
+    const COUNT: u64 = 4000;
+    std::thread::scope(|scope| {
+        let writer = wal.clone();
+        scope.spawn(move || {
+            for lsn in 1..=COUNT {
+                assert_eq!(writer.append(&payload(lsn)).unwrap(), Lsn(lsn));
+                if lsn % 10 == 0 {
+                    writer.wait(Lsn(lsn)).unwrap();
+                }
+            }
+        });
+        let mut next = 1;
+        while next <= COUNT {
+            // Another reader each time: it has nothing at hand, and begins where groups are old.
+            let mut reader = wal.reader(Lsn(next));
+            for _ in 0..50 {
+                let Some(records) = reader.next_records().unwrap() else { break };
+                for record in records.iter() {
+                    let (lsn, record) = record.unwrap();
+                    assert_eq!((lsn, record.payload), (Lsn(next), &payload(next)[..]));
+                    next += 1;
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn truncating_drops_the_end_for_good() {
     let dir = tempfile::tempdir().unwrap();

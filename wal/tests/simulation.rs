@@ -92,33 +92,3 @@ fn a_misdirected_write_is_never_read_as_another() {
         misdirect(seed).unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));
     }
 }
-
-/// A spare whose name was in the cache only when the process was killed was put to use after the
-/// restart; a power cut took the file and the acknowledged records in it.
-#[test]
-fn what_a_killed_process_left_behind_is_named_durably_before_it_is_used() {
-    use strandline_wal::{Lsn, Wal};
-    for at in 1..80 {
-        let disk = SimulatedDisk::new(at);
-        disk.set_survival(Survival::NOTHING);
-        disk.fail_at(at, Fault::Kill);
-        let _ = work(&disk, &mut Random::new(at), &mut Model::default(), 10);
-        disk.clear_faults();
-        disk.restart();
-        let dir = std::path::Path::new(common::DIR);
-        let (wal, _) = Wal::open(disk.clone(), dir, common::options()).unwrap();
-        let before = wal.last();
-        for _ in 0..40 {
-            let lsn = wal.append(&[7; 3000]).unwrap();
-            wal.wait(lsn).unwrap();
-        }
-        disk.power_cut();
-        drop(wal);
-        let (wal, _) = Wal::open(disk.clone(), dir, common::options()).unwrap();
-        assert_eq!(wal.last(), Lsn(before.0 + 40), "killed at operation {at}");
-        let mut reader = wal.reader(before.next());
-        while let Some(records) = reader.next_records().unwrap() {
-            assert!(records.iter().all(|record| record.unwrap().1.payload == [7; 3000]));
-        }
-    }
-}

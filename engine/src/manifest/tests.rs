@@ -151,6 +151,25 @@ fn a_record_at_a_wrong_place_does_not_count() {
     assert_eq!(torn.contents().flushed, cut.contents().flushed);
 }
 
+/// Lost: the whole store, refused as corrupt. The length of the manifest survived a power cut and its
+/// newest bytes did not; the blocks had belonged to a manifest that was deleted, whose records are
+/// whole and say that they were durable - in another file.
+#[test]
+fn a_piece_of_a_deleted_manifest_in_a_torn_tail_is_no_damage() {
+    let disk = filled();
+    let deleted = disk.visible_content(&path(1)).unwrap();
+    let expected = open(&disk).unwrap().contents().clone();
+    let present = disk.visible_content(&path(2)).unwrap();
+    for (start, _) in records(&deleted) {
+        let disk = filled();
+        open(&disk).unwrap();
+        let file = disk.open(&path(2), OpenMode::Write).unwrap();
+        file.write_at(&deleted[start..], u64::try_from(present.len()).unwrap()).unwrap();
+        let manifest = open(&disk).unwrap_or_else(|error| panic!("piece from {start}: {error}"));
+        assert_eq!(*manifest.contents(), expected, "piece from {start}");
+    }
+}
+
 #[test]
 fn newer_and_foreign_files_are_told_apart() {
     let bytes = filled().visible_content(&path(1)).unwrap();

@@ -83,3 +83,16 @@ fn the_engine_and_its_views_go_to_other_threads() {
     check::<Engine>();
     check::<crate::View>();
 }
+
+/// Lost: all writes, for good. Within one expression the statistics took the lock of the list of
+/// obsolete tables, the manifest's and compaction's, and kept each: against the order of locks, so
+/// that a compaction that installed its tables at that moment waited for the statistics, and they for
+/// it. Whoever asks for statistics must get them while every job and the manifest are held.
+#[test]
+fn statistics_wait_for_no_background_work() {
+    let engine = open(&SimulatedDisk::new(1)).unwrap();
+    let _flushing = engine.flushing.lock().unwrap();
+    let _compacting = engine.compacting.lock().unwrap();
+    let manifest = engine.manifest();
+    assert_eq!(engine.stats().manifest, manifest.number());
+}

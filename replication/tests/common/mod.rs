@@ -108,6 +108,8 @@ pub struct Cluster {
     pub reordering: u32,
     /// How likely a durable write ends in a round, in parts of a thousand.
     pub disk_speed: u32,
+    /// The node whose clock and disk are slow; 0 for none.
+    pub slow: u64,
     pub token: u64,
     /// Proposals by token.
     pub proposed: BTreeMap<u64, Vec<Vec<u8>>>,
@@ -169,6 +171,7 @@ impl Cluster {
             duplication: 0,
             reordering: 0,
             disk_speed: 1000,
+            slow: 0,
             token: 0,
             proposed: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -422,13 +425,21 @@ impl Cluster {
         }
     }
 
+    /// Delivers the oldest message.
+    pub fn deliver_one(&mut self) {
+        let rest = self.queue.split_off(self.queue.len().min(1));
+        self.deliver();
+        self.queue.extend(rest);
+    }
+
     /// Lets durable writes end.
     pub fn turn_disks(&mut self) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
             let mut ended = false;
             for _ in 0..self.nodes[&id].disk.in_flight().len() {
-                if self.random.chance(self.disk_speed) {
+                let speed = if self.slow == id { self.disk_speed / 10 } else { self.disk_speed };
+                if self.random.chance(speed) {
                     ended |= self.nodes[&id].disk.complete_one().is_some();
                 }
             }
@@ -438,11 +449,14 @@ impl Cluster {
         }
     }
 
-    /// A tick for everybody, and some time for disks and network.
+    /// A tick for everybody whose clock runs, and some time for disks and network.
     pub fn round(&mut self) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
-            self.step(id, Event::Tick);
+            let chance = if self.slow == id { 300 } else { 1000 };
+            if self.random.chance(chance) {
+                self.step(id, Event::Tick);
+            }
             if let Some(replica) = &self.nodes[&id].replica {
                 let _ = replica.db().work();
             }

@@ -38,6 +38,10 @@ pub fn run(seed: u64) -> (usize, u64) {
     let crashes = fault(&mut cluster, 40);
     let partitions = fault(&mut cluster, 40);
     let transfers = fault(&mut cluster, 40);
+    cluster.slow = match cluster.random.chance(300) {
+        true => 1 + cluster.random.below(count),
+        false => 0,
+    };
     let mut down: Vec<u64> = Vec::new();
     for _ in 0..300 {
         let node = 1 + cluster.random.below(count);
@@ -93,7 +97,7 @@ pub fn run(seed: u64) -> (usize, u64) {
         }
     }
     cluster.heal();
-    (cluster.loss, cluster.duplication, cluster.disk_speed) = (0, 0, 1000);
+    (cluster.loss, cluster.duplication, cluster.disk_speed, cluster.slow) = (0, 0, 1000, 0);
     for id in down {
         cluster.open(id).unwrap();
     }

@@ -1,4 +1,5 @@
 //! `bench wal|kv|server`: how fast durable writes are here, and how long each takes.
+//! `bench large|recovery`: whether a store larger than memory is read back, and how soon it opens.
 //!
 //! Each target is driven by threads that write as fast as they are answered (closed loop), or at a
 //! given rate (open loop, `--rate`). At a given rate the time of a write runs from when it *should*
@@ -7,8 +8,12 @@
 //! Everything happens in a new directory, made where `--dir` says and removed afterwards. Compare
 //! numbers only from one machine, one directory and one minute; `doctor` says what the disk can do.
 
+mod data_set;
+mod facts;
 mod kv;
+mod large;
 mod measure;
+mod recovery;
 mod server;
 mod wal;
 
@@ -59,6 +64,13 @@ pub(crate) enum Target {
     Kv(LoadArgs),
     /// A server over sockets: SET.
     Server(ServerArgs),
+    /// The embedded store with more data than memory: write, read all back, open again.
+    Large(large::LargeArgs),
+    /// Opening after a kill: what it costs, and on what that depends.
+    Recovery(recovery::RecoveryArgs),
+    /// The process that `recovery` kills.
+    #[command(hide = true)]
+    RecoveryWriter(recovery::WriterArgs),
 }
 
 /// When a write counts as answered.
@@ -168,19 +180,22 @@ fn parse_rung(name: &str) -> std::result::Result<Rung, Error> {
     })
 }
 
-/// Runs a benchmark: exit code 0 if it ran, 3 if it could not.
+/// Runs a benchmark: exit code 0 if it ran, 1 if what was read back was wrong, 3 if it could not run.
 pub(crate) fn run(args: BenchArgs) -> ExitCode {
     let outcome = scratch::watch_for_interrupts().and_then(|()| match &args.target {
-        Target::Wal(load) => wal::run(load).map(|report| (report, load.json)),
-        Target::Kv(load) => kv::run(load).map(|report| (report, load.json)),
-        Target::Server(server) => server::run(server).map(|report| (report, server.load.json)),
+        Target::Wal(load) => wal::run(load).map(|report| (report.facts(), load.json)),
+        Target::Kv(load) => kv::run(load).map(|report| (report.facts(), load.json)),
+        Target::Server(args) => server::run(args).map(|report| (report.facts(), args.load.json)),
+        Target::Large(args) => large::run(args).map(|facts| (facts, args.json)),
+        Target::Recovery(args) => recovery::run(args).map(|facts| (facts, args.json)),
+        Target::RecoveryWriter(args) => Err(recovery::write_and_wait(args)),
     });
-    let printed: Result<bool> = outcome.map(|(report, json)| {
+    let printed: Result<bool> = outcome.map(|(facts, json)| {
         match json {
-            true => println!("{}", report.json()),
-            false => print!("{}", report.table()),
+            true => println!("{}", facts.json()),
+            false => print!("{}", facts.table()),
         }
-        true
+        facts.good
     });
     error::exit("bench", printed)
 }

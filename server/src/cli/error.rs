@@ -51,6 +51,11 @@ pub(crate) enum Error {
         /// The last lines of its log.
         log: String,
     },
+    /// A process that writes for a benchmark ended before it had written all.
+    EarlyEnd {
+        /// What it said last.
+        said: String,
+    },
     /// A connection failed.
     Connection {
         /// To which address.
@@ -105,6 +110,9 @@ impl fmt::Display for Error {
             }
             Error::NotReady { reason, log } => {
                 write!(out, "the server did not become ready: {reason}; it wrote: {log}")
+            }
+            Error::EarlyEnd { said } => {
+                write!(out, "the process that writes ended early, after saying '{said}'")
             }
             Error::Connection { address, source } => {
                 write!(out, "the connection to {address} failed: {source}; is the server running?")

@@ -140,7 +140,7 @@ impl Drop for Node {
 
 /// This program. After an upgrade in place the running file has no name any more; then it is still
 /// found under `/proc`.
-fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     let path = std::env::current_exe()
         .map_err(|source| Error::System { what: "the name of this program", source })?;
     match path.exists() {

@@ -33,7 +33,7 @@ pub(super) fn client(
     let count = args.len();
     match (subcommand.as_str(), count) {
         ("id", 2) => reply.integer(i64::try_from(connection.client.id).unwrap_or(i64::MAX)),
-        ("info", 2) => reply.verbatim(&format!("{}\n", connection.client.line())),
+        ("info", 2) => reply.verbatim(&format!("{}\n", connection.client.line(Some(args)))),
         ("list", _) => list(connection, args, reply)?,
         ("setname", 3) => {
             connection.client.identity().name = checked_name(args.at(2))?;
@@ -139,7 +139,10 @@ fn list(connection: &Connection<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> R
     } else if args.len() != 2 {
         return Err(Refusal::Syntax.into());
     }
-    let lines: String = clients.iter().map(|client| client.line() + "\n").collect();
+    let line = |client: &Arc<Client>| {
+        client.line((client.id == connection.client.id).then_some(args)) + "\n"
+    };
+    let lines: String = clients.iter().map(line).collect();
     reply.verbatim(&lines);
     Ok(())
 }

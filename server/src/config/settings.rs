@@ -11,6 +11,8 @@ pub enum Kind {
     Number(i64, i64),
     /// A size in bytes: a number with `k`, `kb`, `m`, `mb`, `g` or `gb` after it.
     Bytes,
+    /// A size in bytes, or a share of the memory in percent.
+    BytesOrPercent,
     /// `yes` or `no`.
     Switch,
     /// One of these words.
@@ -36,6 +38,11 @@ impl Kind {
             Kind::Bytes => parse_bytes(value)
                 .map(|bytes| bytes.to_string())
                 .ok_or_else(|| "argument must be a memory value".into()),
+            Kind::BytesOrPercent => match value.strip_suffix('%').map(str::parse::<u8>) {
+                Some(Ok(percent)) if percent <= 100 => Ok(format!("{percent}%")),
+                Some(_) => Err("percentage argument must be less or equal to 100".into()),
+                None => Kind::Bytes.normalise(value),
+            },
             Kind::Switch => match value.to_ascii_lowercase().as_str() {
                 "yes" | "true" | "1" => Ok("yes".into()),
                 "no" | "false" | "0" => Ok("no".into()),
@@ -104,6 +111,11 @@ const fn accepted(name: &'static str, kind: Kind, default: &'static str) -> Sett
     Setting { name, kind, default, is_live: true, help: "accepted, steers nothing here" }
 }
 
+/// Accepted where the server starts, and not while it runs.
+const fn shown(name: &'static str, kind: Kind, default: &'static str) -> Setting {
+    Setting { name, kind, default, is_live: false, help: "accepted, steers nothing here" }
+}
+
 const COUNT: Kind = Kind::Number(0, i64::MAX);
 const ANY: Kind = Kind::Number(i64::MIN, i64::MAX);
 const RUNGS: Kind = Kind::Choice(&[
@@ -159,24 +171,25 @@ pub static SETTINGS: &[Setting] = &[
     fixed("databases", Kind::Number(16, 16), "16", "always 16"),
     accepted("save", Kind::Text, ""),
     accepted("appendonly", Kind::Switch, "yes"),
-    accepted("daemonize", Kind::Switch, "no"),
+    shown("daemonize", Kind::Switch, "no"),
     accepted("protected-mode", Kind::Switch, "yes"),
-    accepted("supervised", Kind::Text, "no"),
-    accepted("pidfile", Kind::Text, ""),
-    accepted("logfile", Kind::Text, ""),
+    shown("supervised", Kind::Text, "no"),
+    shown("pidfile", Kind::Text, ""),
+    shown("logfile", Kind::Text, ""),
     accepted("loglevel", Kind::Text, "notice"),
     accepted("dbfilename", Kind::Text, "dump.rdb"),
-    accepted("appendfilename", Kind::Text, "appendonly.aof"),
-    accepted("appenddirname", Kind::Text, "appendonlydir"),
+    shown("appendfilename", Kind::Text, "appendonly.aof"),
+    shown("appenddirname", Kind::Text, "appendonlydir"),
     accepted("auto-aof-rewrite-percentage", COUNT, "100"),
     accepted("auto-aof-rewrite-min-size", Kind::Bytes, "67108864"),
     accepted("aof-use-rdb-preamble", Kind::Switch, "yes"),
     accepted("no-appendfsync-on-rewrite", Kind::Switch, "no"),
     accepted("rdbcompression", Kind::Switch, "yes"),
-    accepted("rdbchecksum", Kind::Switch, "yes"),
+    shown("rdbchecksum", Kind::Switch, "yes"),
     accepted("stop-writes-on-bgsave-error", Kind::Switch, "yes"),
     accepted("key-load-delay", ANY, "0"),
     accepted("maxmemory", Kind::Bytes, "0"),
+    accepted("maxmemory-clients", Kind::BytesOrPercent, "0"),
     accepted("maxmemory-policy", Kind::Text, "noeviction"),
     accepted("maxmemory-samples", COUNT, "5"),
     accepted("lazyfree-lazy-eviction", Kind::Switch, "no"),
@@ -197,12 +210,12 @@ pub static SETTINGS: &[Setting] = &[
     accepted("activedefrag", Kind::Switch, "no"),
     accepted("active-expire-effort", Kind::Number(1, 10), "1"),
     accepted("jemalloc-bg-thread", Kind::Switch, "yes"),
-    accepted("always-show-logo", Kind::Switch, "no"),
+    shown("always-show-logo", Kind::Switch, "no"),
     accepted("lua-time-limit", COUNT, "5000"),
     accepted("busy-reply-threshold", COUNT, "5000"),
-    accepted("enable-debug-command", Kind::Text, "no"),
-    accepted("set-proc-title", Kind::Switch, "yes"),
-    accepted("cluster-enabled", Kind::Switch, "no"),
+    shown("enable-debug-command", Kind::Text, "no"),
+    shown("set-proc-title", Kind::Switch, "yes"),
+    shown("cluster-enabled", Kind::Switch, "no"),
     accepted("masterauth", Kind::Text, ""),
     accepted("masteruser", Kind::Text, ""),
     accepted("min-replicas-to-write", COUNT, "0"),
@@ -251,6 +264,16 @@ mod tests {
         for (place, setting) in SETTINGS.iter().enumerate() {
             assert_eq!(setting.kind.normalise(setting.default).as_deref(), Ok(setting.default));
             assert_eq!(place_of(setting.name), Some(place), "{} is there twice", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_memory_is_at_most_all_of_it() {
+        let kept = |value: &str| Kind::BytesOrPercent.normalise(value).ok();
+        assert_eq!(kept("1mb"), Some("1048576".into()));
+        assert_eq!(kept("100%"), Some("100%".into()));
+        for value in ["101%", "200%", "%", "-1%", "x"] {
+            assert_eq!(kept(value), None, "{value}");
         }
     }
 

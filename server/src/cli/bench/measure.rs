@@ -3,11 +3,11 @@
 //! Times are kept in nanoseconds with three significant digits and shown in microseconds. Each thread
 //! has its own histogram; they are added at the end.
 
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use super::facts::Facts;
 use crate::cli::error::{Error, Result};
 use crate::cli::scratch;
 
@@ -231,25 +231,9 @@ impl Report {
         pairs
     }
 
-    /// For programs. What is not known is null.
-    pub(crate) fn json(&self) -> serde_json::Value {
-        let pairs = self.pairs().into_iter();
-        serde_json::Value::Object(pairs.map(|(name, value)| (name.to_owned(), value)).collect())
-    }
-
-    /// For people.
-    pub(crate) fn table(&self) -> String {
-        let mut text = String::new();
-        for (name, value) in self.pairs() {
-            let shown = match value {
-                serde_json::Value::String(words) => words,
-                serde_json::Value::Null => "-".into(),
-                value => value.to_string(),
-            };
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{name:<14} {shown:>16}");
-        }
-        text
+    /// As it is shown.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts { pairs: self.pairs(), good: true }
     }
 }
 
@@ -296,11 +280,11 @@ mod tests {
             counted: None,
             payload_bytes: 256,
         };
-        let json = report.json();
+        let json = report.facts().json();
         assert_eq!(json["ops_per_s"], 2);
         assert_eq!(json["p99_us"], 1.5);
         assert!(json["syncs"].is_null() && json["device_bytes"].is_null());
         assert_eq!(json["payload_bytes"], 256);
-        assert!(report.table().contains("p99_99_us"));
+        assert!(report.facts().table().contains("p99_99_us"));
     }
 }

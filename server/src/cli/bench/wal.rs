@@ -70,7 +70,7 @@ mod tests {
             json: true,
         };
         let report = run(&args).expect("there is a temporary directory");
-        let json = report.json();
+        let json = report.facts().json();
         assert!(json["ops"].as_u64() > Some(0), "{json}");
         assert!(json["syncs"].as_u64() > Some(0), "{json}");
         assert_eq!(json["rung"], "buffered-fdatasync");
