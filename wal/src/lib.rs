@@ -20,6 +20,7 @@ mod retention;
 mod segment;
 mod stats;
 mod stepped;
+mod survey;
 mod verify;
 mod wal;
 mod window;

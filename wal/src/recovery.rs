@@ -29,6 +29,7 @@ use crate::disk::{Buffer, Disk, DurableWrite, File, Submitted, WriteQueue};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
+use crate::survey::{Survey, survey};
 use crate::window::Window;
 use crate::{Error, Lsn, Options, Result, canary, preparer};
 
@@ -279,79 +280,6 @@ pub(crate) fn recover(
         fence: scan.residue,
     };
     Ok((start, recovery))
-}
-
-/// The segment files of a directory.
-pub(crate) struct Survey {
-    /// Those in use, by ascending incarnation.
-    pub in_use: Vec<(Segment, SegmentHeader)>,
-    /// The others.
-    pub spares: Vec<Segment>,
-}
-
-/// Opens every segment file and reads its header.
-pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
-    let mut in_use: Vec<(Segment, SegmentHeader)> = Vec::new();
-    let mut spares = Vec::new();
-    let mut damaged = Vec::new();
-    for name in disk.list(dir)? {
-        let Some(id) = SegmentId::from_file_name(&name) else { continue };
-        let segment = Segment::open(disk, dir, id)?;
-        match segment.read_header() {
-            Ok(Some(header)) if header.in_use => in_use.push((segment, header)),
-            Ok(Some(_)) => spares.push(segment),
-            Ok(None) => damaged.push((segment, None)),
-            Err(error @ Error::Corruption { .. }) => damaged.push((segment, Some(error))),
-            Err(error) => return Err(error),
-        }
-    }
-    in_use.sort_by_key(|(_, header)| header.incarnation);
-    if let Some(((_, newest), older)) = in_use.split_last()
-        && let Some((segment, other)) = older.iter().find(|(_, h)| h.log_id != newest.log_id)
-    {
-        return Err(Error::Foreign {
-            path: segment.path.clone(),
-            expected: format!("a segment of log {:016x}", newest.log_id),
-            found: format!("one of log {:016x}", other.log_id),
-        });
-    }
-    let newest = in_use.last().map(|(_, header)| (header.log_id, header.incarnation));
-    for (segment, error) in damaged {
-        check_unheaded(&segment, newest, error)?;
-        spares.push(segment);
-    }
-    Ok(Survey { in_use, spares })
-}
-
-/// A segment without a valid header is a spare whose preparation was cut off, or old and reused by
-/// nobody, unless it holds groups that are newer than all others: then its header was lost.
-fn check_unheaded(
-    segment: &Segment,
-    newest: Option<(u64, u64)>,
-    error: Option<Error>,
-) -> Result<()> {
-    let mut bytes = [0; GROUP_HEADER_LEN];
-    if segment.file.read_at(&mut bytes, GROUPS_START)? < GROUP_HEADER_LEN {
-        return Ok(());
-    }
-    let incarnation = crate::frame::u64_at(&bytes, 8);
-    let is_needed = match newest {
-        Some((log_id, last)) => {
-            let group = GroupHeader::decode(&bytes, log_id, incarnation, GROUPS_START);
-            group.is_ok() && incarnation > last
-        }
-        // Nothing else tells whether this was the log: when in doubt it was.
-        None => GroupHeader::is_likely(&bytes, GROUPS_START),
-    };
-    if !is_needed {
-        return Ok(());
-    }
-    Err(error.unwrap_or_else(|| Error::Corruption {
-        path: segment.path.clone(),
-        offset: 0,
-        expected: format!("the header of a segment of incarnation {incarnation}"),
-        found: "zeros".into(),
-    }))
 }
 
 /// Which segments make up the log, oldest first; and which are free again.
