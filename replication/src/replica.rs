@@ -385,9 +385,25 @@ impl Replica {
         Ok(founded)
     }
 
+    /// Whether an error has stopped the replica.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The store, for reading.
     pub fn db(&self) -> &Db {
         self.consensus.log().db()
+    }
+
+    /// Has `hook` called, on whatever thread writes the log, when its durable position has moved: the
+    /// driver then steps the replica with [`Event::LogMoved`]. For drivers whose threads lead the log,
+    /// which also step it when [`Wal::lead`](strandline_wal::Wal::lead) returns. At most once.
+    ///
+    /// # Panics
+    ///
+    /// If there is a hook already.
+    pub fn set_log_hook(&self, hook: Box<dyn Fn() + Send + Sync>) {
+        self.db().log().set_hook(Box::new(move |_| hook()));
     }
 
     /// Who the replica is, and what it has promised.

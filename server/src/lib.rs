@@ -27,7 +27,6 @@ pub mod entry;
 pub mod event_loop;
 pub mod housekeeping;
 pub mod key;
-pub mod lead;
 pub mod listener;
 pub mod machine;
 pub mod reader;
