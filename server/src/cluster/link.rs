@@ -14,11 +14,12 @@
 //! Before the other end has proven who it is, it can make this one read 112 bytes and keep nothing. After
 //! that, memory is taken for bytes that have come, not for bytes that are announced.
 //!
-//! Not here: secrecy. With a secret nobody on the way can change what is said; he can read it.
+//! With a secret nobody on the way can change what is said; he can read it, unless there is TLS under it.
 
 mod error;
 mod frame;
 mod handshake;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ pub use frame::{BODY_LEN_MAX, Frame, STATUS_LEN_MAX};
 use frame::{Opener, Sealer};
 use handshake::{ANSWER_LEN, HELLO_LEN, Hello, NONCE_LEN, PROOF_LEN, Role, Transcript, Verdict};
 pub(crate) use handshake::{Identity, VERSION};
+use stream::Stream;
 
 use crate::cluster::peers::Outgoing;
 
@@ -57,7 +59,7 @@ const READ_KEPT: usize = 1 << 20;
 
 /// A connection whose other end is known.
 pub(crate) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     /// Who is at the other end.
     pub(crate) peer: ReplicaId,
     role: Role,
@@ -72,11 +74,12 @@ impl Link {
     ///
     /// If the other end is not that node, or does not believe that we are who we are.
     pub(crate) async fn dial(
-        mut stream: TcpStream,
+        stream: TcpStream,
         identity: &Identity,
         called: ReplicaId,
     ) -> Result<Link> {
         stream.set_nodelay(true).map_err(io_error("set up the connection"))?;
+        let mut stream = in_time("agree on TLS", Stream::dialled(stream, identity, called)).await?;
         let own = identity.hello(Role::Dialer, called, Verdict::Welcome, nonce()?);
         let dialer = own.encode();
         write(&mut stream, &dialer, "send a hello").await?;
@@ -100,15 +103,18 @@ impl Link {
     ///
     /// If it is not a node of the list that called this one, or cannot prove it.
     pub(crate) async fn accept(
-        mut stream: TcpStream,
+        stream: TcpStream,
         identity: &Identity,
         caller: &mut Option<ReplicaId>,
     ) -> Result<Link> {
         stream.set_nodelay(true).map_err(io_error("set up the connection"))?;
+        let mut stream = in_time("agree on TLS", Stream::accepted(stream, identity)).await?;
         let dialer: [u8; HELLO_LEN] = read(&mut stream, "read a hello").await?;
         let checked = Hello::decode(&dialer, Role::Dialer).and_then(|hello| {
             *caller = identity.others.contains(&hello.from).then_some(hello.from);
-            identity.check_dialer(&hello).map(|()| hello.from)
+            identity.check_dialer(&hello)?;
+            stream.check_certificate(hello.from)?;
+            Ok(hello.from)
         });
         let checked = match checked {
             // Whoever does not speak this protocol is told nothing.
@@ -137,7 +143,7 @@ impl Link {
     }
 
     fn new(
-        stream: TcpStream,
+        stream: Stream,
         identity: &Identity,
         peer: ReplicaId,
         role: Role,
@@ -147,7 +153,8 @@ impl Link {
             Role::Dialer => Role::Acceptor,
             Role::Acceptor => Role::Dialer,
         };
-        let secret = identity.secret.as_ref();
+        // TLS has tags of its own.
+        let secret = identity.secret.as_ref().filter(|_| matches!(stream, Stream::Plain(_)));
         let sealer = Sealer::new(transcript.key(secret, role));
         let opener = Opener::new(transcript.key(secret, other));
         Link { stream, peer, role, sealer, opener }
@@ -173,11 +180,11 @@ impl Link {
     }
 
     async fn run(
-        mut self,
+        self,
         outgoing: Option<&Outgoing>,
         take: impl FnMut(u64, Frame) -> Result<()>,
     ) -> Error {
-        let (reader, writer) = self.stream.split();
+        let (reader, writer) = tokio::io::split(self.stream);
         let ended = tokio::select! {
             ended = receive(reader, self.opener, take) => ended,
             ended = send(writer, self.sealer, outgoing) => ended,
@@ -228,6 +235,8 @@ async fn send(
             }
         }
         write_both(&mut writer, &buffer, &[]).await?;
+        // Nothing to do for TCP; TLS may hold back its last record.
+        writer.flush().await.map_err(io_error("send frames"))?;
         buffer.clear();
         release(outgoing, &mut leaving);
     }
@@ -296,23 +305,31 @@ async fn receive(
     }
 }
 
-async fn write(stream: &mut TcpStream, bytes: &[u8], operation: &'static str) -> Result<()> {
-    let written = timeout(HANDSHAKE_MAX, stream.write_all(bytes)).await;
-    written.map_err(|_| Error::Late { operation })?.map_err(io_error(operation))
+async fn write(stream: &mut Stream, bytes: &[u8], operation: &'static str) -> Result<()> {
+    in_time(operation, async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    })
+    .await
 }
 
-async fn read<const LEN: usize>(
-    stream: &mut TcpStream,
-    operation: &'static str,
-) -> Result<[u8; LEN]> {
+async fn read<const LEN: usize>(stream: &mut Stream, operation: &'static str) -> Result<[u8; LEN]> {
     let mut bytes = [0; LEN];
-    let read = timeout(HANDSHAKE_MAX, stream.read_exact(&mut bytes)).await;
-    match read.map_err(|_| Error::Late { operation })? {
-        Ok(_) => Ok(bytes),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+    in_time(operation, stream.read_exact(&mut bytes)).await?;
+    Ok(bytes)
+}
+
+/// A step of a handshake.
+async fn in_time<T>(
+    operation: &'static str,
+    step: impl Future<Output = io::Result<T>>,
+) -> Result<T> {
+    match timeout(HANDSHAKE_MAX, step).await {
+        Err(_) => Err(Error::Late { operation }),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(Error::Closed { operation })
         }
-        Err(source) => Err(Error::Io { operation, source }),
+        Ok(stepped) => stepped.map_err(io_error(operation)),
     }
 }
 

@@ -16,6 +16,8 @@ pub mod link;
 pub mod nodes;
 pub mod peers;
 pub mod secret;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use link::Frame;
 pub use nodes::{Node, Nodes};

@@ -59,6 +59,29 @@ pub type Inbox = Arc<dyn Fn(ReplicaId, Frame) + Send + Sync>;
 pub struct Security {
     /// What they share; none only where nobody else can reach them.
     pub secret: Option<Secret>,
+    /// Certificates, which make the links secret too.
+    #[cfg(feature = "tls")]
+    pub tls: Option<super::tls::Tls>,
+}
+
+impl Security {
+    /// By this secret, if there is one.
+    pub fn new(secret: Option<Secret>) -> Security {
+        Security {
+            secret,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Whether a stranger is told from a node.
+    fn is_proven(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return true;
+        }
+        self.secret.is_some()
+    }
 }
 
 /// The links to all other nodes.
@@ -109,7 +132,7 @@ impl Peers {
         security: Security,
         inbox: Inbox,
     ) -> io::Result<(Peers, JoinHandle<io::Result<()>>)> {
-        if security.secret.is_none() && !nodes.is_loopback() {
+        if !security.is_proven() && !nodes.is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the nodes of the cluster can be reached from other machines, and anybody could be \
@@ -124,6 +147,8 @@ impl Peers {
                 group: nodes.group,
                 others: others.iter().map(|node| node.id).collect(),
                 secret: security.secret,
+                #[cfg(feature = "tls")]
+                tls: security.tls,
             },
             outgoing: others.iter().map(|node| (node.id, Outgoing::default())).collect(),
             complaints: Complaints::default(),

@@ -32,13 +32,17 @@ struct Running {
 
 impl Running {
     fn start(nodes: Nodes, listener: TcpListener, secret: Option<&str>) -> Running {
+        let secret = secret.map(|secret| Secret::new(secret.as_bytes()).unwrap());
+        Running::secured(nodes, listener, Security::new(secret))
+    }
+
+    fn secured(nodes: Nodes, listener: TcpListener, security: Security) -> Running {
         let (sender, inbox) = mpsc::channel();
         let take: Inbox = Arc::new(move |from, frame| {
             // A test that has seen enough listens no more.
             let _ = sender.send((from, frame));
         });
-        let secret = secret.map(|secret| Secret::new(secret.as_bytes()).unwrap());
-        let (peers, thread) = Peers::start(nodes, listener, Security { secret }, take).unwrap();
+        let (peers, thread) = Peers::start(nodes, listener, security, take).unwrap();
         Running { peers, thread, inbox }
     }
 
@@ -85,18 +89,41 @@ fn nodes(own: u64, ports: &[u16]) -> Nodes {
     Nodes::parse(own, &list.join(",")).unwrap()
 }
 
+/// The ways in which nodes know each other: for each node its security.
+fn ways() -> Vec<fn(u64) -> Security> {
+    vec![
+        |_| Security::default(),
+        |_| Security::new(Some(Secret::new(SECRET.as_bytes()).unwrap())),
+        #[cfg(feature = "tls")]
+        |id| {
+            use std::os::unix::fs::PermissionsExt;
+            let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tls");
+            let key = dir.join(format!("node-{id}.key"));
+            // A checkout does not keep this.
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let certificate = dir.join(format!("node-{id}.pem"));
+            let tls = strandline_server::cluster::tls::Tls::load(
+                &certificate,
+                &key,
+                &dir.join("authority.pem"),
+            );
+            Security { tls: Some(tls.unwrap()), ..Security::default() }
+        },
+    ]
+}
+
 fn message(text: &str) -> Frame {
     Frame::Replica(text.as_bytes().to_vec())
 }
 
 #[test]
 fn frames_arrive_once_and_in_order_on_every_link() {
-    for secret in [None, Some(SECRET)] {
+    for security in ways() {
         let listeners = [listener(), listener(), listener()];
         let ports: Vec<u16> = listeners.iter().map(port).collect();
         let cluster: Vec<Running> = (1..)
             .zip(listeners)
-            .map(|(id, listener)| Running::start(nodes(id, &ports), listener, secret))
+            .map(|(id, listener)| Running::secured(nodes(id, &ports), listener, security(id)))
             .collect();
         // Long and short ones, so that some are copied together and some are not.
         let frames = |from: u64, to: u64| {

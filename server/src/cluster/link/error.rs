@@ -66,6 +66,11 @@ pub enum Error {
     },
     /// The ends have different secrets.
     Secret,
+    /// The certificate is not of the node that the other end says it is.
+    Certificate {
+        /// Which it says it is.
+        claimed: ReplicaId,
+    },
     /// A hello that makes no sense.
     Hello {
         /// What is wrong with it.
@@ -105,6 +110,10 @@ impl fmt::Display for Error {
                 write!(out, "the connection was closed before it could {operation}")
             }
             Error::Idle => out.write_str("nothing was heard for too long"),
+            // How a record of a TLS handshake begins.
+            Error::Magic { found: [22, 3, ..] } => {
+                out.write_str("it speaks TLS and this node does not; give this one its TLS files")
+            }
             Error::Magic { found } => write!(
                 out,
                 "what is there is no node of a cluster: it sent \"{}\"; check the peer port in --cluster",
@@ -140,6 +149,11 @@ impl fmt::Display for Error {
             ),
             Error::Secret => out.write_str(
                 "it has another cluster secret; give both nodes the same --cluster-secret-file",
+            ),
+            Error::Certificate { claimed } => write!(
+                out,
+                "who says that it is node {claimed} has the certificate of another; each node needs one \
+                 for its own name, which is node-ID.strandline"
             ),
             Error::Hello { reason } => write!(out, "its first message makes no sense: {reason}"),
             Error::Frame { number, reason } => {

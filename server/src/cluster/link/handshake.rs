@@ -56,6 +56,9 @@ pub(crate) struct Identity {
     pub(crate) others: Vec<ReplicaId>,
     /// What it shares with them.
     pub(crate) secret: Option<Secret>,
+    /// What it shows, and by what it judges what others show.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::cluster::tls::Tls>,
 }
 
 /// Which end of a connection.
@@ -77,9 +80,10 @@ pub(crate) enum Verdict {
     Stranger,
     Protection,
     Secret,
+    Certificate,
 }
 
-const VERDICTS: [Verdict; 7] = [
+const VERDICTS: [Verdict; 8] = [
     Verdict::Welcome,
     Verdict::Version,
     Verdict::Group,
@@ -87,6 +91,7 @@ const VERDICTS: [Verdict; 7] = [
     Verdict::Stranger,
     Verdict::Protection,
     Verdict::Secret,
+    Verdict::Certificate,
 ];
 
 impl Verdict {
@@ -103,6 +108,7 @@ impl Verdict {
             Error::Node { .. } => Verdict::Node,
             Error::Protection { .. } => Verdict::Protection,
             Error::Secret => Verdict::Secret,
+            Error::Certificate { .. } => Verdict::Certificate,
             _ => Verdict::Stranger,
         }
     }
@@ -113,6 +119,7 @@ impl Verdict {
             Verdict::Welcome => Ok(()),
             Verdict::Stranger => Err(Error::Stranger { found: own }),
             Verdict::Secret => Err(Error::Secret),
+            Verdict::Certificate => Err(Error::Certificate { claimed: own }),
             _ => Err(Error::Hello { reason: "it refuses us for a reason that is not to be seen" }),
         }
     }

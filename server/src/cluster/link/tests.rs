@@ -16,6 +16,8 @@ fn identity(own: u64, secret: Option<&[u8]>) -> Identity {
         group: 1,
         others: [1, 2, 3].into_iter().filter(|id| *id != own).map(ReplicaId).collect(),
         secret: secret.map(|secret| Secret::new(secret).unwrap()),
+        #[cfg(feature = "tls")]
+        tls: None,
     }
 }
 
@@ -60,11 +62,11 @@ fn accept_bytes(bytes: &[u8]) -> (Error, Vec<u8>) {
 }
 
 macro_rules! assert_refused {
-    ($met:expr, $dialer:pat, $acceptor:pat) => {
+    ($met:expr, $dialer:pat $(if $if_dialer:expr)?, $acceptor:pat $(if $if_acceptor:expr)?) => {
         let (dialled, accepted) = $met;
         let (dialled, accepted) = (dialled.err().unwrap(), accepted.err().unwrap());
-        assert!(matches!(dialled, $dialer), "the dialer sees: {dialled:?}");
-        assert!(matches!(accepted, $acceptor), "the acceptor sees: {accepted:?}");
+        assert!(matches!(dialled, $dialer $(if $if_dialer)?), "the dialer sees: {dialled:?}");
+        assert!(matches!(accepted, $acceptor $(if $if_acceptor)?), "the acceptor sees: {accepted:?}");
     };
 }
 
@@ -152,12 +154,16 @@ fn silence_is_given_up() {
         let error = Link::accept(accepted, &identity(2, None), &mut caller).await.err().unwrap();
         assert!(matches!(error, Error::Late { .. }), "{error:?}");
     });
-    let (dialled, accepted) = meet(&identity(1, None), 2, &identity(2, None));
-    let _silent = dialled.unwrap();
-    let stream = accepted.unwrap().stream.into_std().unwrap();
     block_on(async {
-        let mut stream = TcpStream::from_std(stream).unwrap();
-        let ended = receive(&mut stream, Opener::new(None), |_, _| Ok(())).await;
+        let (dialled, accepted) = pair().await;
+        let (one, two) = (identity(1, None), identity(2, None));
+        let mut caller = None;
+        let (dialled, accepted) = tokio::join!(
+            Link::dial(dialled, &one, ReplicaId(2)),
+            Link::accept(accepted, &two, &mut caller)
+        );
+        let _silent = dialled.unwrap();
+        let ended = receive(accepted.unwrap().stream, Opener::new(None), |_, _| Ok(())).await;
         assert!(matches!(ended, Err(Error::Idle)), "{ended:?}");
     });
 }
@@ -167,7 +173,8 @@ fn silence_is_given_up() {
 #[test]
 fn what_a_node_says_does_not_prove_the_same_to_itself() {
     let one = identity(1, Some(SECRET));
-    let mirror = async |mut stream: TcpStream, is_hello_mended: bool| {
+    let mirror = async |stream: TcpStream, is_hello_mended: bool| {
+        let mut stream = Stream::Plain(stream);
         let mut hello: [u8; HELLO_LEN] = read(&mut stream, "hello").await.unwrap();
         if is_hello_mended {
             let two = identity(2, Some(SECRET));
@@ -199,7 +206,8 @@ fn what_a_node_says_does_not_prove_the_same_to_itself() {
 fn a_recorded_handshake_is_good_for_nothing() {
     let one = identity(1, Some(SECRET));
     let recorded = block_on(async {
-        let (dialled, mut accepted) = pair().await;
+        let (dialled, accepted) = pair().await;
+        let mut accepted = Stream::Plain(accepted);
         let record = async {
             let dialer: [u8; HELLO_LEN] = read(&mut accepted, "hello").await.unwrap();
             let two = identity(2, Some(SECRET));
@@ -283,4 +291,64 @@ fn the_bytes_are_those_of_the_golden_file() {
     assert_eq!(dialers, golden["dialer's frame 4: beat"]);
     Sealer::new(Some(acceptor_key)).beat(&mut acceptors);
     assert_eq!(acceptors, golden["acceptor's frame 0: beat"]);
+}
+
+#[cfg(feature = "tls")]
+mod with_tls {
+    use super::*;
+    use crate::cluster::tls::Tls;
+
+    /// Node `own`, with these files.
+    fn certified(own: u64, files: &str, authority: &str) -> Identity {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tls");
+        let key = dir.join(format!("{files}.key"));
+        // A checkout does not keep this.
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (certificate, authority) = (dir.join(format!("{files}.pem")), dir.join(authority));
+        let tls = Tls::load(&certificate, &key, &authority).unwrap();
+        Identity { tls: Some(tls), ..identity(own, None) }
+    }
+
+    fn sound(own: u64) -> Identity {
+        certified(own, &format!("node-{own}"), "authority.pem")
+    }
+
+    #[test]
+    fn both_ends_know_who_is_there() {
+        let (dialled, accepted) = meet(&sound(1), 2, &sound(2));
+        assert_eq!(dialled.unwrap().peer, ReplicaId(2));
+        let accepted = accepted.unwrap();
+        assert_eq!(accepted.peer, ReplicaId(1));
+        assert!(matches!(accepted.stream, Stream::Tls(_)));
+    }
+
+    #[test]
+    fn a_certificate_speaks_for_one_node_of_one_cluster() {
+        let posing = certified(1, "node-3", "authority.pem");
+        let one = ReplicaId(1);
+        assert_refused!(
+            meet(&posing, 2, &sound(2)),
+            Error::Certificate { claimed } if claimed == one,
+            Error::Certificate { claimed } if claimed == one
+        );
+        let posing = certified(2, "node-3", "authority.pem");
+        assert_refused!(meet(&sound(1), 2, &posing), Error::Io { .. }, Error::Io { .. });
+        let elsewhere = certified(1, "other-node-1", "other-authority.pem");
+        assert_refused!(meet(&elsewhere, 2, &sound(2)), Error::Io { .. }, _);
+        // It trusts us, and we do not trust it.
+        let elsewhere = certified(1, "other-node-1", "authority.pem");
+        let (_, accepted) = meet(&elsewhere, 2, &sound(2));
+        assert!(matches!(accepted.err().unwrap(), Error::Io { .. }));
+    }
+
+    #[test]
+    fn who_has_none_is_told_so() {
+        let (dialled, accepted) = meet(&sound(1), 2, &identity(2, None));
+        let (dialled, accepted) = (dialled.err().unwrap(), accepted.err().unwrap());
+        assert!(accepted.to_string().contains("speaks TLS"), "{accepted}");
+        assert!(dialled.is_ordinary(), "{dialled}");
+        let (dialled, accepted) = meet(&identity(1, None), 2, &sound(2));
+        assert!(dialled.is_err() && accepted.is_err());
+    }
 }
