@@ -151,12 +151,20 @@ impl Keyspaces {
     /// What is wrong with it, as text for a report of damage.
     pub(crate) fn put(&mut self, keyspace: Keyspace) -> std::result::Result<(), String> {
         let position = usize::try_from(keyspace.id.0).unwrap_or(usize::MAX);
+        let has_name = (1..=KEYSPACE_NAME_LEN_MAX).contains(&keyspace.name.len());
+        let is_taken = self.find(&keyspace.name).is_some_and(|id| id != keyspace.id);
+        if !has_name || (is_taken && keyspace.dropped.is_none()) {
+            return Err(format!("keyspace {} with a name that it cannot have", keyspace.id.0));
+        }
         if position == self.all.len() {
             self.all.push(keyspace);
             return Ok(());
         }
+        let is_fixed = keyspace.id == KeyspaceId::DEFAULT;
         match self.all.get_mut(position) {
-            Some(old) if old.name == keyspace.name && old.created == keyspace.created => {
+            Some(old)
+                if !is_fixed && old.name == keyspace.name && old.created == keyspace.created =>
+            {
                 *old = keyspace;
                 Ok(())
             }

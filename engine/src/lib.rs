@@ -10,6 +10,9 @@ mod db;
 mod engine;
 mod error;
 mod flush;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod iter;
 mod key;
 mod keyspace;

@@ -142,7 +142,7 @@ impl Replica {
 
     fn may_campaign(&self) -> bool {
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
-        self.stalled.is_none() && !waits
+        self.stalled.is_none() && !waits && !self.options.is_witness
     }
 
     fn receive(&mut self, envelope: Envelope, output: &mut Output) -> Result<Option<Error>> {
@@ -154,6 +154,9 @@ impl Replica {
             is_leader: self.consensus.is_leader(),
             last: Index(self.consensus.log().last()),
         };
+        if self.options.is_witness && matches!(envelope.message.body, Body::TimeoutNow) {
+            return Ok(None);
+        }
         if let Err(error) = validate(&envelope, &facts) {
             self.refusals.count(envelope.from);
             if matches!(envelope.message.body, Body::Heartbeat { .. }) {
@@ -388,6 +391,17 @@ impl Replica {
     /// The store, for reading.
     pub fn db(&self) -> &Db {
         self.consensus.log().db()
+    }
+
+    /// Has `hook` called, on whatever thread writes the log, when its durable position has moved: the
+    /// driver then steps the replica with [`Event::LogMoved`]. For drivers whose threads lead the log,
+    /// which also step it when [`Wal::lead`](strandline_wal::Wal::lead) returns. At most once.
+    ///
+    /// # Panics
+    ///
+    /// If there is a hook already.
+    pub fn set_log_hook(&self, hook: Box<dyn Fn() + Send + Sync>) {
+        self.db().log().set_hook(Box::new(move |_| hook()));
     }
 
     /// Who the replica is, and what it has promised.

@@ -51,6 +51,11 @@ pub(crate) fn validate(envelope: &Envelope, facts: &Facts) -> Result<()> {
     if term.0 > NUMBER_MAX {
         return refused(format!("no group has reached term {term}"));
     }
+    // Only who has not heard of any leader yet has no term, and such a one only asks.
+    let may_have_none = matches!(message.body, Body::Probe { .. } | Body::ProbeAnswer { .. });
+    if term.0 == 0 && !may_have_none {
+        return refused("it has no term".into());
+    }
     if numbers(&message.body).into_iter().any(|number| number > NUMBER_MAX) {
         return refused("no log has reached such an index or term".into());
     }

@@ -107,6 +107,8 @@ pub(crate) struct Core {
     incarnation: u64,
     /// Segments ready for use.
     pub(crate) spares: Vec<Segment>,
+    /// How many spares an append needed that was refused: a batch may fill many segments.
+    pub(crate) spares_wanted: usize,
     /// Trimmed segments that a reader may still hold.
     pub(crate) held: Vec<Arc<InUse>>,
     /// All up to here has been trimmed.
@@ -168,6 +170,7 @@ impl Core {
             chain: start.chain,
             incarnation: start.incarnation,
             spares: start.spares,
+            spares_wanted: 0,
             held: Vec::new(),
             trimmed: start.trimmed,
             filling: None,
@@ -236,7 +239,7 @@ impl Core {
                 .filter(|record| trial.place(record.len()) == Placement::NewSegment)
                 .count();
             if segments > self.spares_free() {
-                return Err(Refused::NoSpare);
+                return Err(self.no_spare(segments));
             }
         }
         for record in records {
@@ -249,6 +252,16 @@ impl Core {
             self.place(record);
         }
         Ok(self.last)
+    }
+
+    /// Why an append that needs so many new segments must wait. Spares are promised to what is
+    /// pending: that has to go before there can be more of them than usual.
+    fn no_spare(&mut self, segments: usize) -> Refused {
+        if self.has_pending() && self.spares_missing() == 0 {
+            return Refused::Pending;
+        }
+        self.spares_wanted = segments + 1;
+        Refused::NoSpare
     }
 
     fn place(&mut self, record: &Framed<'_>) {

@@ -74,6 +74,8 @@ pub enum GroupRefusal {
         /// What stands there.
         found: String,
     },
+    /// A field has a value that is never written.
+    Impossible(&'static str),
     /// A group of another incarnation: old bytes of a recycled segment.
     Stale(u64),
     /// A valid header that was written for another place.
@@ -131,6 +133,7 @@ impl std::fmt::Display for GroupRefusal {
             GroupRefusal::Unknown { offset, expected, found } => {
                 write!(out, "{found} at byte {offset}, expected {expected}")
             }
+            GroupRefusal::Impossible(field) => write!(out, "{field} that is never written"),
             GroupRefusal::Stale(incarnation) => write!(out, "a group of incarnation {incarnation}"),
             GroupRefusal::Misplaced { offset } => {
                 write!(out, "a group that belongs at offset {offset}")
@@ -211,7 +214,14 @@ impl GroupHeader {
             return Err(GroupRefusal::Misplaced { offset: header.offset });
         }
         header.check_known(version)?;
-        Ok(header)
+        let impossible = [
+            (header.first == Lsn(0) || header.first > Lsn::MAX, "a first position"),
+            (header.durable >= header.first, "a claim of what is not before it"),
+        ];
+        match impossible.iter().find(|(is_so, _)| *is_so) {
+            Some((_, field)) => Err(GroupRefusal::Impossible(field)),
+            None => Ok(header),
+        }
     }
 
     /// Checks that the fields hold what this version writes. Only for a header whose checksum is right:
@@ -338,6 +348,20 @@ mod tests {
             Err(GroupRefusal::Misplaced { offset: 8192 })
         );
         assert!(GroupHeader::decode(&bytes, 6, 3, 8192).is_err(), "a group of another log");
+    }
+
+    /// Positions that cannot be were taken as they came.
+    #[test]
+    fn what_was_never_written_is_refused_behind_a_right_checksum() {
+        // First position and claim.
+        for (at, byte) in [(24, 0), (31, 0x80), (40, 17)] {
+            let mut bytes = header().encode(5);
+            bytes[at] = byte;
+            let crc = header_crc(&bytes, 5);
+            bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+            let refused = GroupHeader::decode(&bytes, 5, 3, 8192);
+            assert!(matches!(refused, Err(GroupRefusal::Impossible(_))), "{byte} at {at}");
+        }
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub use wal::{DurableHook, Wal};
 pub struct Lsn(pub u64);
 
 impl Lsn {
+    /// Positions after this one are never given, and are refused where they are read: so that
+    /// counting on from one that was read cannot overflow.
+    pub(crate) const MAX: Lsn = Lsn(u64::MAX / 2);
+
     /// The position after this one.
     ///
     /// # Panics

@@ -29,7 +29,7 @@ use crate::disk::{Buffer, Disk, DurableWrite, File, Submitted, WriteQueue};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
-use crate::survey::{Survey, survey};
+use crate::survey::{Survey, arrange, survey};
 use crate::window::Window;
 use crate::{Error, Lsn, Options, Result, canary, preparer};
 
@@ -282,41 +282,6 @@ pub(crate) fn recover(
     Ok((start, recovery))
 }
 
-/// Which segments make up the log, oldest first; and which are free again.
-pub(crate) fn arrange(
-    survey: &Survey,
-    newest: SegmentHeader,
-) -> Result<(VecDeque<Arc<InUse>>, Vec<Segment>)> {
-    let mut sealed = VecDeque::new();
-    let mut free = survey.spares.clone();
-    let mut end = newest.first;
-    for (segment, header) in survey.in_use.iter().rev().skip(1) {
-        let superseded = header.first >= end;
-        let trimmed = end.0 <= newest.trimmed.0 + 1;
-        if superseded || trimmed {
-            free.push(segment.clone());
-            continue;
-        }
-        let (segment, header) = (segment.clone(), *header);
-        sealed.push_front(Arc::new(InUse { segment, header, offsets: Vec::new(), end: Some(end) }));
-        end = header.first;
-    }
-    if end.0 > newest.trimmed.0 + 1 {
-        let path = survey.in_use.last().map(|(segment, _)| segment.path.clone());
-        return Err(Error::Corruption {
-            path: path.unwrap_or_default(),
-            offset: 0,
-            expected: format!(
-                "a segment with the positions {} to {}",
-                newest.trimmed.next(),
-                end.0 - 1
-            ),
-            found: "no such file in its directory".into(),
-        });
-    }
-    Ok((sealed, free))
-}
-
 /// Free segments of the right length become spares; the others are removed.
 fn keep_spares(
     disk: &dyn Disk,
@@ -428,4 +393,53 @@ fn create(
         fence: false,
     };
     Ok((start, recovery))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{OpenMode, SimulatedDisk};
+    use crate::record::{Kind, encode_header};
+
+    /// Bytes behind the last record of a group were not seen when the log was opened, and were an
+    /// error when it was read.
+    #[test]
+    fn a_group_is_filled_by_its_records() {
+        for (junk, count) in [(&b""[..], 1), (b"junk", 0)] {
+            let body = [&encode_header(Kind::ENTRY, b"one")[..], b"one", junk].concat();
+            let group = GroupHeader {
+                flags: 0,
+                incarnation: 1,
+                offset: GROUPS_START,
+                first: Lsn(1),
+                count: 1,
+                body_len: u32::try_from(body.len()).unwrap(),
+                durable: Lsn(0),
+                chain: 0,
+                body_crc: crc32fast::hash(&body),
+            };
+            let header = SegmentHeader {
+                in_use: true,
+                log_id: 7,
+                incarnation: 1,
+                first: Lsn(1),
+                chain: 0,
+                len: 64 << 10,
+                trimmed: Lsn(0),
+            };
+            let disk = SimulatedDisk::new(1);
+            let id = SegmentId(1);
+            let file = disk.open(Path::new(&id.file_name()), OpenMode::Create).unwrap();
+            file.allocate(header.len).unwrap();
+            file.write_at(&header.encode(), 0).unwrap();
+            file.write_at(&[&group.encode(7)[..], &body].concat(), GROUPS_START).unwrap();
+            let segment = Segment::open(&*disk, Path::new(""), id).unwrap();
+            let scan = scan(&segment, &header, None, &mut Window::new());
+            assert_eq!(scan.next, Lsn(1 + count));
+            assert_eq!(
+                scan.refusal.is_some_and(|refusal| refusal != GroupRefusal::NotAGroup),
+                count == 0
+            );
+        }
+    }
 }

@@ -132,7 +132,7 @@ impl Core {
 
     /// How many spares the preparer should add.
     pub(crate) fn spares_missing(&self) -> usize {
-        (self.options.spares + 1).saturating_sub(self.spares.len())
+        (self.options.spares + 1).max(self.spares_wanted).saturating_sub(self.spares.len())
     }
 
     pub(crate) fn add_spare(&mut self, segment: Segment) {

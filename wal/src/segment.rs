@@ -24,6 +24,9 @@ const RESERVED_AT: usize = HEADER_LEN - 8;
 /// First bytes of every segment.
 const MAGIC: u32 = u32::from_le_bytes(*b"SLSG");
 
+/// Incarnations above this are never given, so that counting on cannot overflow.
+const INCARNATION_MAX: u64 = u64::MAX / 2;
+
 const STATE_SPARE: u16 = 1;
 const STATE_IN_USE: u16 = 2;
 
@@ -137,7 +140,7 @@ impl SegmentHeader {
             let found = format!("{:02x?}", &bytes[RESERVED_AT..HEADER_LEN - 4]);
             return unknown(u64_of(RESERVED_AT), "reserved bytes of zero", found);
         }
-        Ok(Some(SegmentHeader {
+        let header = SegmentHeader {
             in_use,
             log_id: u64_at(bytes, 8),
             incarnation: u64_at(bytes, 16),
@@ -145,7 +148,15 @@ impl SegmentHeader {
             chain: u64_at(bytes, 32),
             len: u64_at(bytes, 40),
             trimmed: Lsn(u64_at(bytes, 48)),
-        }))
+        };
+        let is_possible = header.trimmed < header.first
+            && header.first <= Lsn::MAX
+            && (1..=INCARNATION_MAX).contains(&header.incarnation);
+        if header.in_use && !is_possible {
+            let expected = "a first position after what was trimmed, and an incarnation".into();
+            return corruption(0, expected, format!("{header:?}"));
+        }
+        Ok(Some(header))
     }
 }
 
@@ -190,6 +201,33 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A segment in a state without a meaning was taken for a spare, and would have been put to use.
+    #[test]
+    fn what_was_never_written_is_refused_behind_a_right_checksum() {
+        let header = SegmentHeader {
+            in_use: true,
+            log_id: 7,
+            incarnation: 3,
+            first: Lsn(100),
+            chain: 55,
+            len: 65536,
+            trimmed: Lsn(40),
+        };
+        let reserved = [(RESERVED_AT, 1), (RESERVED_AT + 3, 9)];
+        let version_and_state = [(4, 0), (6, 0), (6, 3), (7, 1)];
+        // Incarnation, first position, and a trimmed one that is not before it.
+        let numbers = [(16, 0), (23, 0x80), (24, 0), (31, 0x80), (48, 100)];
+        for (at, byte) in reserved.iter().chain(&version_and_state).chain(&numbers) {
+            let mut bytes = header.encode().to_vec();
+            bytes[*at] = *byte;
+            let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+            bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+            let refused = SegmentHeader::decode(&bytes, Path::new("1.segment"));
+            let is_named = matches!(refused, Err(Error::Corruption { .. } | Error::Unknown { .. }));
+            assert!(is_named, "{byte} at {at}");
+        }
+    }
 
     #[test]
     fn header_comes_back_and_every_flipped_bit_is_refused() {

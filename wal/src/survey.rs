@@ -1,14 +1,18 @@
-//! The segment files of a directory, told apart by their headers.
+//! The segment files of a log at rest: which of them make up the log, and which are free.
 //!
-//! A header may be missing: a spare whose preparation was cut off. It may also be lost, by damage or
-//! because its write went astray; then records would be lost in silence. So the first group of every
-//! segment but the newest is looked at: it must not be newer than the newest header.
+//! What is damaged here is told from what a crash leaves behind. A crash leaves spares whose
+//! preparation was cut off: they have no header, and no group that is newer than all others. A segment that
+//! was put to use had its header and its length, durably, before it took a group.
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::core::InUse;
 use crate::disk::Disk;
-use crate::frame::{GROUP_HEADER_LEN, GroupHeader, u64_at};
+use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader, u64_at};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
+use crate::window::Window;
 use crate::{Error, Result};
 
 /// The segment files of a directory.
@@ -31,13 +35,12 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
         let head = read_head(&segment)?;
         let group = head.get(GROUPS_AT..).unwrap_or(&[]);
         match SegmentHeader::decode(&head, &segment.path) {
-            Ok(Some(header)) if header.in_use => {
+            Ok(Some(header)) => {
                 first_groups.push((segment.path.clone(), group.to_vec()));
-                in_use.push((segment, header));
-            }
-            Ok(Some(_)) => {
-                first_groups.push((segment.path.clone(), group.to_vec()));
-                spares.push(segment);
+                match header.in_use {
+                    true => in_use.push((segment, header)),
+                    false => spares.push(segment),
+                }
             }
             Ok(None) => damaged.push((segment, None)),
             Err(error @ Error::Corruption { .. }) => damaged.push((segment, Some(error))),
@@ -56,18 +59,15 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     }
     let newest = in_use.last().map(|(_, header)| (header.log_id, header.incarnation));
     for (path, group) in &first_groups {
-        // A header that is whole may be an old one: the write of the new one went astray.
-        check_group(path, group, newest, None)?;
+        // A header that is whole may be an old one, if the write of the new one went astray.
+        if let (Some(newest), Some(group)) = (newest, group.first_chunk())
+            && is_newer(group, GROUPS_START, newest)
+        {
+            return Err(lost_header(path, group));
+        }
     }
     for (segment, error) in damaged {
-        let mut group = [0; GROUP_HEADER_LEN];
-        let count = segment.file.read_at(&mut group, GROUPS_START)?;
-        let is_whole = count == GROUP_HEADER_LEN;
-        if newest.is_none() && is_whole && GroupHeader::is_likely(&group, GROUPS_START) {
-            // Nothing else tells whether this was the log: when in doubt it was.
-            return Err(error.unwrap_or_else(|| lost_header(&segment.path, &group)));
-        }
-        check_group(&segment.path, &group[..count], newest, error)?;
+        check_unheaded(&segment, newest, error)?;
         spares.push(segment);
     }
     Ok(Survey { in_use, spares })
@@ -88,31 +88,166 @@ fn read_head(segment: &Segment) -> Result<Vec<u8>> {
     Ok(head)
 }
 
-/// A segment whose header is not valid, or older than the newest, is a spare whose preparation was cut
-/// off, or old, unless its first group is newer than all others: then its header was lost, because
-/// groups are written only when the header is durable.
-fn check_group(
-    path: &Path,
-    group: &[u8],
+/// A segment without a valid header is a spare whose preparation was cut off, or old and reused by
+/// nobody, unless it holds a group that is newer than all others: then its header was lost. Every
+/// block is looked at, for what took the header may have taken the first groups with it.
+fn check_unheaded(
+    segment: &Segment,
     newest: Option<(u64, u64)>,
     error: Option<Error>,
 ) -> Result<()> {
-    let (Some((log_id, last)), true) = (newest, group.len() >= GROUP_HEADER_LEN) else {
-        return Ok(());
-    };
-    let incarnation = u64_at(group, 8);
-    let is_valid = GroupHeader::decode(group, log_id, incarnation, GROUPS_START).is_ok();
-    match is_valid && incarnation > last {
-        true => Err(error.unwrap_or_else(|| lost_header(path, group))),
-        false => Ok(()),
+    let mut window = Window::new();
+    let mut offset = GROUPS_START;
+    while offset < segment.len {
+        let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
+        if let Some(bytes) = bytes.first_chunk() {
+            let is_needed = match newest {
+                Some(newest) => is_newer(bytes, offset, newest),
+                // Nothing else tells whether this was the log: when in doubt it was.
+                None => GroupHeader::is_likely(bytes, offset),
+            };
+            if is_needed {
+                return Err(error.unwrap_or_else(|| lost_header(&segment.path, bytes)));
+            }
+        }
+        offset += BLOCK_LEN;
     }
+    Ok(())
 }
 
-fn lost_header(path: &Path, group: &[u8]) -> Error {
+/// Whether this is the header of a group of a segment put to use after the newest that is known, by its
+/// log and incarnation: groups are written only when the header of their segment is durable.
+fn is_newer(group: &[u8; GROUP_HEADER_LEN], offset: u64, newest: (u64, u64)) -> bool {
+    let ((log_id, last), incarnation) = (newest, u64_at(group, 8));
+    GroupHeader::decode(group, log_id, incarnation, offset).is_ok() && incarnation > last
+}
+
+fn lost_header(path: &Path, group: &[u8; GROUP_HEADER_LEN]) -> Error {
     Error::Corruption {
         path: path.to_path_buf(),
         offset: 0,
         expected: format!("the header of a segment of incarnation {}", u64_at(group, 8)),
         found: "none, or an older one".into(),
+    }
+}
+
+/// A segment has its length, durably, before it is put to use.
+fn check_len(segment: &Segment, header: &SegmentHeader) -> Result<()> {
+    if segment.len == header.len {
+        return Ok(());
+    }
+    Err(Error::Corruption {
+        path: segment.path.clone(),
+        offset: segment.len.min(header.len),
+        expected: format!("a segment of {} bytes", header.len),
+        found: format!("a file of {} bytes", segment.len),
+    })
+}
+
+/// Which segments make up the log, oldest first; and which are free again.
+pub(crate) fn arrange(
+    survey: &Survey,
+    newest: SegmentHeader,
+) -> Result<(VecDeque<Arc<InUse>>, Vec<Segment>)> {
+    let mut sealed = VecDeque::new();
+    let mut free = survey.spares.clone();
+    let mut end = newest.first;
+    if let Some((active, header)) = survey.in_use.last() {
+        check_len(active, header)?;
+    }
+    for (segment, header) in survey.in_use.iter().rev().skip(1) {
+        let superseded = header.first >= end;
+        let trimmed = end.0 <= newest.trimmed.0 + 1;
+        if superseded || trimmed {
+            free.push(segment.clone());
+            continue;
+        }
+        check_len(segment, header)?;
+        let (segment, header) = (segment.clone(), *header);
+        sealed.push_front(Arc::new(InUse { segment, header, offsets: Vec::new(), end: Some(end) }));
+        end = header.first;
+    }
+    if end.0 > newest.trimmed.0 + 1 {
+        let path = survey.in_use.last().map(|(segment, _)| segment.path.clone());
+        return Err(Error::Corruption {
+            path: path.unwrap_or_default(),
+            offset: 0,
+            expected: format!(
+                "a segment with the positions {} to {}",
+                newest.trimmed.next(),
+                end.0 - 1
+            ),
+            found: "no such file in its directory".into(),
+        });
+    }
+    Ok((sealed, free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{OpenMode, SimulatedDisk};
+    use crate::{Lsn, Options, Wal};
+
+    const DIR: &str = "/log";
+
+    fn open(disk: &Arc<SimulatedDisk>) -> Result<Wal> {
+        let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
+        Ok(Wal::open(Arc::clone(disk) as _, Path::new(DIR), options)?.0)
+    }
+
+    /// A closed log of two segments, of which the second voids the end of the first; and the path of
+    /// the second.
+    fn truncated() -> (Arc<SimulatedDisk>, std::path::PathBuf) {
+        let disk = SimulatedDisk::new(1);
+        let wal = open(&disk).unwrap();
+        for _ in 0..4 {
+            let lsn = wal.append(b"void").unwrap();
+            wal.wait(lsn).unwrap();
+        }
+        wal.truncate(Lsn(2)).unwrap();
+        for _ in 0..4 {
+            let lsn = wal.append(b"true").unwrap();
+            wal.wait(lsn).unwrap();
+        }
+        wal.close().unwrap();
+        drop(wal);
+        let survey = survey(&*disk, Path::new(DIR)).unwrap();
+        let (newest, _) = survey.in_use.last().unwrap();
+        (disk, newest.path.clone())
+    }
+
+    /// Damage to the first 8 KiB of the newest segment took its header and its first group. The log
+    /// opened without a word: acknowledged records were gone, and truncated ones were back.
+    #[test]
+    fn a_header_that_was_lost_with_the_first_group_is_missed() {
+        let (disk, path) = truncated();
+        disk.corrupt(&path, 0, &[0; 4096]);
+        let cut_off = disk.fork(1);
+        disk.corrupt(&path, 4096, &[0; 4096]);
+        assert!(matches!(open(&disk), Err(Error::Corruption { .. })));
+        let content = cut_off.visible_content(&path).unwrap();
+        cut_off.remove(&path).unwrap();
+        let file = cut_off.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&content[..4200], 0).unwrap();
+        assert!(matches!(open(&cut_off), Err(Error::Corruption { .. })), "and cut off");
+        let alone = SimulatedDisk::new(1);
+        alone.create_dir_all(Path::new(DIR)).unwrap();
+        let file = alone.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&disk.visible_content(&path).unwrap(), 0).unwrap();
+        assert!(matches!(open(&alone), Err(Error::Corruption { .. })), "no other segment is there");
+    }
+
+    /// A segment that was cut off between two groups read as the end of the log.
+    #[test]
+    fn a_segment_that_was_cut_off_is_damaged() {
+        let (disk, path) = truncated();
+        let content = disk.visible_content(&path).unwrap();
+        disk.remove(&path).unwrap();
+        let file = disk.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&content[..8192], 0).unwrap();
+        assert!(matches!(open(&disk), Err(Error::Corruption { .. })));
+        let verified = crate::verify(&*disk, Path::new(DIR)).unwrap();
+        assert_eq!(verified.damages.len(), 1);
     }
 }

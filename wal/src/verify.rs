@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::disk::Disk;
-use crate::recovery::{arrange, scan};
-use crate::survey::survey;
+use crate::recovery::scan;
+use crate::survey::{arrange, survey};
 use crate::window::Window;
 use crate::{Error, Lsn, Result};
 

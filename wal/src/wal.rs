@@ -387,7 +387,9 @@ impl Shared {
                 (core.spares_missing(), core.options.segment_size, core.log_id)
             };
             if missing == 0 {
-                self.lock().is_full = false;
+                let mut state = self.lock();
+                state.is_full = false;
+                state.core.spares_wanted = 0;
                 return Ok(());
             }
             let made = preparer::make(&*self.disk, &self.dir, *next, len, log_id);
@@ -399,6 +401,7 @@ impl Shared {
                 }
                 Err(error) => {
                     state.is_full = error.is_full();
+                    state.core.spares_wanted = 0;
                     return Err(error);
                 }
             }

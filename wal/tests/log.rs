@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use strandline_wal::disk::{Disk, RealDisk, Rung};
+use strandline_wal::disk::{Disk, RealDisk, Rung, SimulatedDisk};
 use strandline_wal::{Error, Lsn, Options, Tail, Wal};
 
 fn options() -> Options {
@@ -201,4 +201,40 @@ fn limits_refuse_before_anything_changes() {
     let disk = Arc::new(RealDisk::open(dir.path(), None).unwrap());
     let refused = Wal::open(disk, &dir.path().join("other"), bad);
     assert!(matches!(refused, Err(Error::InvalidOption { .. })));
+}
+
+/// Appends that need more new segments than there were spares asked for spares for ever: a batch
+/// of several large records, or many appends that nobody waits for.
+#[test]
+fn appends_take_as_many_segments_as_they_need() {
+    let options = Options {
+        segment_size: 64 << 10,
+        spares: 1,
+        background: false,
+        new_log_id: 7,
+        ..Options::default()
+    };
+    let large = vec![7; 50_000];
+    let batch = [&large[..]; 6];
+    for is_stepped in [false, true] {
+        let disk = SimulatedDisk::new(1);
+        let (wal, _) = Wal::open(disk.clone(), Path::new("/log"), options.clone()).unwrap();
+        for _ in 0..20 {
+            wal.append(&large).unwrap();
+        }
+        let last = match is_stepped {
+            false => wal.append_all(&batch).unwrap(),
+            true => loop {
+                wal.pump().unwrap();
+                if let Some(last) = wal.try_append_all(&batch).unwrap() {
+                    break last;
+                }
+            },
+        };
+        wal.wait(last).unwrap();
+        assert_eq!((last, wal.stats().spares), (Lsn(26), 1), "no spare is left over");
+        drop(wal);
+        let (wal, _) = Wal::open(disk, Path::new("/log"), options.clone()).unwrap();
+        assert_eq!(contents(&wal, Lsn(1)).len(), 26);
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::LEVELS;
 use super::edit::{Edit, Flushed};
+use super::replay::NUMBER_MAX;
 use crate::Index;
 use crate::keyspace::Keyspaces;
 use crate::table::{TableId, TableMeta};
@@ -51,6 +52,9 @@ impl Contents {
                 return Err(format!("removes table {} from level {level}: it is not there", id.0));
             }
         }
+        if edit.next_table > NUMBER_MAX {
+            return Err(format!("table number {}, which is never given", edit.next_table));
+        }
         for (_, table) in &edit.added {
             let is_moved = edit.removed.iter().any(|(_, id)| *id == table.id);
             if !is_moved && self.levels.iter().any(|tables| tables.contains_key(&table.id)) {
@@ -60,12 +64,39 @@ impl Contents {
                 return Err(format!("adds table {}, a number not yet given", table.id.0));
             }
         }
-        match &edit.flushed {
-            Some(flushed) if flushed.index < self.flushed => {
-                Err(format!("flushed goes back from {} to {}", self.flushed, flushed.index))
-            }
-            _ => Ok(()),
+        let flushed = edit.flushed.as_ref().map_or(self.flushed, |flushed| flushed.index);
+        if flushed < self.flushed {
+            return Err(format!("flushed goes back from {} to {flushed}", self.flushed));
         }
+        if let Some((_, table)) = edit.added.iter().find(|(_, table)| table.index_max > flushed) {
+            let (id, index) = (table.id.0, table.index_max);
+            return Err(format!("adds table {id}, which goes to {index}, with {flushed} flushed"));
+        }
+        for keyspace in &edit.keyspaces {
+            let dropped = keyspace.dropped.unwrap_or(flushed);
+            if keyspace.created > dropped || dropped > flushed {
+                let id = keyspace.id.0;
+                return Err(format!("keyspace {id} is not one of index {flushed}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the tables of the sorted levels lie side by side, as lookups take for granted.
+    ///
+    /// # Errors
+    ///
+    /// Which do not, as text for a report of damage.
+    pub(crate) fn check_levels(&self) -> Result<(), String> {
+        for (level, tables) in self.levels.iter().enumerate().skip(1) {
+            let mut tables: Vec<&TableMeta> = tables.values().collect();
+            tables.sort_by(|a, b| a.smallest.cmp(&b.smallest));
+            if let Some(pair) = tables.windows(2).find(|pair| pair[0].largest >= pair[1].smallest) {
+                let [a, b] = [pair[0].id, pair[1].id];
+                return Err(format!("tables {a} and {b} of level {level} overlap"));
+            }
+        }
+        Ok(())
     }
 
     /// Takes an edit in.
@@ -124,6 +155,31 @@ impl Contents {
 mod tests {
     use super::*;
     use crate::manifest::edit::tests::sample;
+
+    /// With overlapping tables in a sorted level the process stopped when it was opened; with a keyspace
+    /// dropped after what is flushed, a flush and an opening later it was back.
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let mut edit = sample();
+        edit.removed.clear();
+        let refused = |change: fn(&mut Edit)| {
+            let mut changed = edit.clone();
+            change(&mut changed);
+            Contents::new().apply(&changed).unwrap_err()
+        };
+        assert!(refused(|edit| edit.keyspaces[0].dropped = Some(Index(42))).contains("keyspace 1"));
+        assert!(refused(|edit| edit.keyspaces[0].created = Index(41)).contains("keyspace 1"));
+        assert!(refused(|edit| edit.keyspaces[0].name.clear()).contains("keyspace 1"));
+        assert!(refused(|edit| edit.keyspaces[0].id.0 = 0).contains("keyspace 0"));
+        assert!(refused(|edit| edit.next_table = u64::MAX).contains("never given"));
+        assert!(refused(|edit| edit.added[0].1.index_max = Index(42)).contains("table 7"));
+        let mut other = edit.added[0].clone();
+        other.1.id = TableId(6);
+        edit.added.push(other);
+        let mut contents = Contents::new();
+        contents.apply(&edit).unwrap();
+        assert!(contents.check_levels().unwrap_err().contains("overlap"));
+    }
 
     #[test]
     fn edits_add_up_and_can_be_written_again() {

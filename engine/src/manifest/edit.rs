@@ -15,6 +15,7 @@
 //! and changes nothing.
 
 use super::LEVELS;
+use super::replay::NUMBER_MAX;
 use crate::keyspace::{KEYSPACE_NAME_LEN_MAX, Keyspace};
 use crate::table::{TableId, TableMeta};
 use crate::{Index, KEY_LEN_MAX, KeyspaceId};
@@ -159,6 +160,9 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Told, String> {
     let mut input = Input { bytes: payload, offset: 0 };
     let place = Place { number: input.u64()?, sequence: input.u64()? };
     let durable = input.u64()?;
+    if place.sequence > NUMBER_MAX {
+        return Err(format!("record {}, a number that is never given", place.sequence));
+    }
     if durable >= place.sequence {
         return Err(format!("record {} that was durable before it was written", place.sequence));
     }
@@ -318,6 +322,13 @@ pub(crate) mod tests {
         }
         let told = Told { place, durable: 16, said: Said::Marker };
         assert_eq!(decode(&encode_marker(place, 16)).unwrap(), told);
+    }
+
+    /// Describing a manifest counted on from the number of any record, and stopped at the last one.
+    #[test]
+    fn a_record_of_a_number_that_is_never_given_is_refused() {
+        let place = Place { number: 3, sequence: u64::MAX };
+        assert!(decode(&encode_marker(place, 2)).unwrap_err().contains("never given"));
     }
 
     #[test]

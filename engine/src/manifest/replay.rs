@@ -29,6 +29,9 @@ const MAGIC: [u8; 8] = *b"STRNDMNF";
 pub(crate) const FORMAT_VERSION: u16 = 1;
 /// Bytes before the first record.
 pub(crate) const HEADER_LEN: usize = 40;
+/// Numbers of manifests, records and tables above this are never given: counting on from one that was
+/// read cannot overflow.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
 /// Bytes of the header that its checksum covers.
 const HEADER_COVERED: usize = HEADER_LEN - 4;
 
@@ -98,7 +101,17 @@ impl Header {
             let found = format!("version {version}, or a reserved byte that is not zero");
             return Err(corruption(path, 8, "a known header".into(), found));
         }
-        Ok(Header { base_records: u32_at(12), number: u64_at(16), first_sequence: u64_at(24) })
+        let header =
+            Header { base_records: u32_at(12), number: u64_at(16), first_sequence: u64_at(24) };
+        if header.number.max(header.first_sequence) > NUMBER_MAX || header.first_sequence == 0 {
+            return Err(corruption(
+                path,
+                16,
+                "numbers that are given".into(),
+                format!("{header:?}"),
+            ));
+        }
+        Ok(header)
     }
 }
 
@@ -168,6 +181,10 @@ pub(crate) fn replay(path: &Path, bytes: &[u8]) -> strandline_wal::Result<Replay
         let expected = format!("{} records or more", header.base_records);
         return Err(corruption(path, offset, expected, format!("{records}")));
     }
+    contents.check_levels().map_err(|reason| {
+        let expected = "sorted levels whose tables lie side by side".into();
+        corruption(path, offset, expected, reason)
+    })?;
     Ok(Replayed {
         contents,
         number: header.number,

@@ -62,6 +62,8 @@ pub(crate) use cursor::TableCursor;
 pub use dump::inspect;
 // One hash per lookup, for all tables that are asked: see `Table::get_hashed`.
 pub(crate) use filter::hash;
+#[cfg(feature = "fuzzing")]
+pub(crate) use reader::meta_of;
 pub(crate) use reader::{Found, Table};
 pub use trailer::Compression;
 pub(crate) use writer::TableWriter;

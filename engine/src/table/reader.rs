@@ -290,6 +290,14 @@ impl Table {
     }
 }
 
+/// What the table at `path` says of itself, for fuzz targets: they have no manifest.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn meta_of(disk: &Arc<dyn Disk>, path: &Path) -> Result<TableMeta> {
+    let map = disk.map(path)?;
+    let id = decode_header(&map, path)?;
+    Ok(Parts::decode(&map, id).map_err(|damage| damage.of(path))?.meta)
+}
+
 /// All of a table but its blocks, decoded and checked.
 #[derive(Debug)]
 pub(super) struct Parts {

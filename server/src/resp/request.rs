@@ -164,9 +164,6 @@ impl Parser {
         }
         while self.missing != Some(0) {
             if !self.parse_bulk(buffer, limits)? {
-                if buffer.len() > limits.request_len_max {
-                    return Err(ProtocolError::RequestTooBig { len_max: limits.request_len_max });
-                }
                 return Ok(Parsed::Incomplete);
             }
         }
@@ -188,6 +185,11 @@ impl Parser {
                     .and_then(|len| usize::try_from(len).ok())
                     .ok_or(ProtocolError::BulkLength)?;
                 check_bulk_len(len, limits)?;
+                // By what is announced, not by what has arrived: else the answer would depend on
+                // where the bytes are cut.
+                if line + 2 + len + 2 > limits.request_len_max {
+                    return Err(ProtocolError::RequestTooBig { len_max: limits.request_len_max });
+                }
                 self.at = line + 2;
                 self.bulk_len = Some(len);
                 len
@@ -206,9 +208,11 @@ impl Parser {
     }
 
     fn parse_inline(&mut self, buffer: &[u8]) -> Result<Parsed, ProtocolError> {
-        // What was searched before is not searched again.
+        // What was searched before is not searched again. A line is too long wherever its bytes are
+        // cut, so its end is not looked for where it must not be.
         let from = self.at;
-        let Some(found) = buffer[from..].iter().position(|byte| *byte == b'\n') else {
+        let searched = &buffer[from..buffer.len().min(LINE_LEN_MAX + 1)];
+        let Some(found) = searched.iter().position(|byte| *byte == b'\n') else {
             if buffer.len() > LINE_LEN_MAX {
                 return Err(ProtocolError::InlineTooBig);
             }
@@ -341,6 +345,23 @@ mod tests {
         }
         let each: Vec<_> = (0..bytes.len()).collect();
         assert_eq!(requests(bytes, &each, &Limits::AFTER_AUTH).unwrap(), whole);
+    }
+
+    /// An inline line over its bound, and a request over its own, were taken when they arrived in one
+    /// piece and refused in several.
+    #[test]
+    fn where_the_bytes_are_cut_changes_no_refusal() {
+        let mut line = vec![b'x'; LINE_LEN_MAX + 1];
+        line.push(b'\n');
+        let limits = Limits { request_len_max: 50, ..Limits::AFTER_AUTH };
+        let array = b"*2\r\n$20\r\naaaaaaaaaaaaaaaaaaaa\r\n$20\r\naaaaaaaaaaaaaaaaaaaa\r\n";
+        let request = ProtocolError::RequestTooBig { len_max: 50 };
+        for (bytes, expected) in [(&line[..], ProtocolError::InlineTooBig), (array, request)] {
+            for cut in [0, 9, bytes.len() - 1] {
+                assert_eq!(requests(bytes, &[cut], &limits).unwrap_err(), expected, "cut at {cut}");
+            }
+        }
+        assert_eq!(requests(&line[1..], &[], &limits).unwrap().len(), 1, "the longest line");
     }
 
     #[test]

@@ -1,0 +1,4 @@
+//! See `fuzz/src/segment.rs`.
+#![cfg_attr(fuzzing, no_main)]
+
+strandline_fuzz::program!("segment");

@@ -1,0 +1,161 @@
+//! Making checksums right again after an edit.
+//!
+//! A mutation behind a checksum is refused at once, and what lies behind it is never reached. These
+//! functions walk over a file as its format's page in `docs/format/` says, as far as it can be walked,
+//! and write every checksum anew. They are written from those pages, not from the product's code, so
+//! they check the pages too. A file that was good before stays as it is, byte for byte.
+
+/// Bytes of the log's headers, and where their checksums are.
+const HEADER_LEN: usize = 64;
+const HEADER_CRC_AT: usize = 60;
+/// Bytes of a block of the log.
+const BLOCK_LEN: usize = 4096;
+/// Bytes before a record's payload.
+const RECORD_HEADER_LEN: usize = 12;
+
+/// CRC-32 over several slices.
+fn crc(parts: &[&[u8]]) -> [u8; 4] {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize().to_le_bytes()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> usize {
+    let word = bytes.get(at..).and_then(<[u8]>::first_chunk).map(|word| u32::from_le_bytes(*word));
+    word.and_then(|word| usize::try_from(word).ok()).unwrap_or_default()
+}
+
+/// Writes the checksum of the record at the start of `bytes`; returns the record's length, or none
+/// if it does not fit.
+pub(crate) fn record(bytes: &mut [u8]) -> Option<usize> {
+    let end = RECORD_HEADER_LEN.checked_add(u32_at(bytes, 0))?;
+    let record = bytes.get_mut(..end).filter(|record| record.len() >= RECORD_HEADER_LEN)?;
+    let sum = crc(&[&record[0..4], &record[8..]]);
+    record[4..8].copy_from_slice(&sum);
+    Some(end)
+}
+
+/// Writes the checksums of all records that follow one another from the start of `bytes` on.
+pub(crate) fn records(mut bytes: &mut [u8]) {
+    while let Some(len) = record(bytes) {
+        bytes = &mut bytes[len..];
+    }
+}
+
+/// Writes the checksums of the group at the start of `bytes`, in a log of this identity.
+pub(crate) fn group(bytes: &mut [u8], log_id: u64) {
+    let Some((header, rest)) = bytes.split_first_chunk_mut::<HEADER_LEN>() else { return };
+    if let Some(body) = rest.get_mut(..u32_at(header, 36)) {
+        records(body);
+        header[56..60].copy_from_slice(&crc(&[body]));
+    }
+    let sum = crc(&[&log_id.to_le_bytes(), &header[..HEADER_CRC_AT]]);
+    header[HEADER_CRC_AT..].copy_from_slice(&sum);
+}
+
+/// Writes the checksums of a segment's header, and of every block that begins like a group.
+pub(crate) fn segment(file: &mut [u8]) {
+    let Some(header) = file.first_chunk_mut::<HEADER_LEN>() else { return };
+    if header.starts_with(b"SLSG") {
+        let sum = crc(&[&header[..HEADER_CRC_AT]]);
+        header[HEADER_CRC_AT..].copy_from_slice(&sum);
+    }
+    let mut log_id = [0; 8];
+    log_id.copy_from_slice(&header[8..16]);
+    for at in (BLOCK_LEN..file.len()).step_by(BLOCK_LEN) {
+        if file[at..].starts_with(b"SLGR") {
+            group(&mut file[at..], u64::from_le_bytes(log_id));
+        }
+    }
+}
+
+/// Bytes of a table's header, of its footer and of the trailer behind each section.
+const TABLE_HEADER_LEN: usize = 32;
+const TABLE_FOOTER_LEN: usize = 80;
+const TRAILER_LEN: usize = 12;
+/// Bytes of an entry of the block index.
+const INDEX_ENTRY_LEN: usize = 32;
+
+/// Writes the checksums of a table: of its header, of every section that its footer and block index
+/// name, and of the footer.
+pub(crate) fn table(file: &mut [u8]) {
+    if file.len() < TABLE_HEADER_LEN + TABLE_FOOTER_LEN {
+        return;
+    }
+    let sum = crc(&[&file[..28]]);
+    file[28..TABLE_HEADER_LEN].copy_from_slice(&sum);
+    let mut id = [0; 8];
+    id.copy_from_slice(&file[16..24]);
+    let footer = file.len() - TABLE_FOOTER_LEN;
+    let [index, filter, properties] =
+        [0, 16, 32].map(|at| (u64_at(file, footer + at), u64_at(file, footer + at + 8)));
+    for number in 0..u64_at(file, footer + 56).min(file.len() / INDEX_ENTRY_LEN) {
+        let entry = index.0.saturating_add(number * INDEX_ENTRY_LEN);
+        section(file, id, (u64_at(file, entry), u32_at(file, entry.saturating_add(24))));
+    }
+    for extent in [index, filter, properties] {
+        section(file, id, extent);
+    }
+    let footer = &mut file[footer..];
+    let sum = crc(&[&footer[..68], &footer[72..]]);
+    footer[68..72].copy_from_slice(&sum);
+}
+
+/// Writes the checksum in the trailer behind a section, if both lie in the file.
+fn section(file: &mut [u8], id: [u8; 8], (offset, len): (usize, usize)) {
+    let Some(end) = offset.checked_add(len) else { return };
+    let Some(trailer) = file.get(end..).and_then(<[u8]>::first_chunk::<TRAILER_LEN>) else {
+        return;
+    };
+    let (trailer, place) = (*trailer, u64::try_from(offset).expect("an offset is a word"));
+    let sum = crc(&[&id, &place.to_le_bytes(), &file[offset..end], &trailer[..8]]);
+    file[end + 8..end + TRAILER_LEN].copy_from_slice(&sum);
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> usize {
+    let word = bytes.get(at..).and_then(<[u8]>::first_chunk).map(|word| u64::from_le_bytes(*word));
+    word.and_then(|word| usize::try_from(word).ok()).unwrap_or_default()
+}
+
+/// Writes the checksums of a manifest: of its header, and of all records that follow one another.
+pub(crate) fn manifest(file: &mut [u8]) {
+    let Some((header, rest)) = file.split_first_chunk_mut::<40>() else { return };
+    let sum = crc(&[&header[..36]]);
+    header[36..].copy_from_slice(&sum);
+    records(rest);
+}
+
+/// Writes the checksum of the line in `CURRENT`, behind the name that it begins with.
+pub(crate) fn current(file: &mut [u8]) {
+    let Some(end) = file.iter().position(|byte| *byte == b' ') else { return };
+    let line = format!(" crc32 {:08x}\n", crc32fast::hash(&file[..end]));
+    if let Some(rest) = file.get_mut(end..end + line.len()) {
+        rest.copy_from_slice(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pages in `docs/format/` and the code agree: what was written stays as it is.
+    #[test]
+    fn good_files_stay_as_they_are_and_get_their_checksums_back() {
+        let record = crate::seeds::record(b"payload");
+        let files: [(Vec<u8>, fn(&mut [u8]), usize); 5] = [
+            (crate::segment::short().first_segment(), segment, HEADER_CRC_AT),
+            (crate::manifest::sample(".table"), table, 28),
+            (crate::manifest::sample("MANIFEST-"), manifest, 36),
+            (record, records, 4),
+            (crate::manifest::sample("CURRENT"), current, 32),
+        ];
+        for (file, seal, crc_at) in files {
+            let mut again = file.clone();
+            seal(&mut again);
+            assert!(again == file, "{}", again.escape_ascii());
+            again[crc_at] ^= 1;
+            seal(&mut again);
+            assert!(again == file);
+        }
+    }
+}
