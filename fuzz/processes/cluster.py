@@ -11,6 +11,7 @@ node in turn. A write whose outcome was called unknown, or whose reply never cam
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -179,6 +180,15 @@ def switchover(cluster, leader):
     yield
 
 
+def disk_wiped(cluster, leader):
+    """The leader comes back with nothing, under its old number: it must not become a source of truth."""
+    server = cluster.servers[leader]
+    server.kill9()
+    shutil.rmtree(server.directory)
+    server.start()
+    yield
+
+
 def majority_killed(cluster, leader):
     """What is left must acknowledge nothing and read nothing."""
     left = leader % len(NODES) + 1
@@ -200,7 +210,7 @@ def majority_killed(cluster, leader):
 SCENARIOS = {
     fault.__name__: fault
     for fault in (leader_killed, leader_stopped, leader_cut_off, follower_cut_off, all_killed,
-                  switchover, majority_killed)
+                  switchover, disk_wiped, majority_killed)
 }
 
 
