@@ -56,6 +56,18 @@ impl Checkpoint {
         &self.machine_state
     }
 
+    /// The same without its tables: where it is, and the machine's state, for who keeps no other.
+    #[must_use]
+    pub fn without_tables(self) -> Checkpoint {
+        let contents = Contents {
+            flushed: self.index,
+            machine_state: self.machine_state.clone(),
+            ..Contents::new()
+        };
+        let (manifest, _) = encode_base(&contents, 1, 1);
+        Checkpoint { tables: Vec::new(), manifest, ..self }
+    }
+
     /// Its files, the manifest first.
     pub fn files(&self) -> Vec<CheckpointFile> {
         let len = u64::try_from(self.manifest.len()).expect("lengths fit 64 bits");

@@ -50,6 +50,8 @@ struct Applier {
     unfinished: Option<Records>,
     /// Nothing beyond this is applied, durable or not.
     limit: Index,
+    /// Whether what entries write is kept.
+    keeps_state: bool,
     /// Reused for the changes of each entry.
     batch: Batch,
     /// Entries that are committed in memory and wait for their turn.
@@ -69,6 +71,7 @@ impl Committer {
         engine: Arc<Engine>,
         mut machine: Box<dyn Machine>,
         limit: Index,
+        keeps_state: bool,
     ) -> Result<Self> {
         if engine.flushed() > Index(0) {
             machine.restore(&engine.machine_state())?;
@@ -78,6 +81,7 @@ impl Committer {
             reader: None,
             unfinished: None,
             limit,
+            keeps_state,
             batch: Batch::new(),
             early: BTreeMap::new(),
             waiting: 0,
@@ -292,6 +296,7 @@ impl Applier {
         self.batch.clear();
         match entry.header.kind {
             EntryKind::NOOP => {}
+            EntryKind::BATCH | EntryKind::KEYSPACE if !self.keeps_state => {}
             EntryKind::BATCH => self.batch.load(entry.command)?,
             EntryKind::KEYSPACE => keyspace_entry::apply(engine, index, entry.command)?,
             _ => {
@@ -299,6 +304,9 @@ impl Applier {
                 let mut changes = Changes::new(&base, &mut self.batch);
                 self.machine.apply(&entry, &mut changes)?;
             }
+        }
+        if !self.keeps_state {
+            self.batch.clear();
         }
         engine.apply(index, &self.batch)?;
         if engine.wants_seal() {

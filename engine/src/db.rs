@@ -34,6 +34,9 @@ pub enum Commit {
     /// When it is durable and [`Db::commit`] says so: for a replica, which waits for a quorum. The
     /// replica alone appends to the log, through [`Db::log`], and trims it.
     WhenTold,
+    /// As [`WhenTold`](Commit::WhenTold), and what entries write is dropped: for a replica that keeps a
+    /// log and no state. The machine sees every entry, and its own state is kept.
+    WithoutState,
 }
 
 /// Settings of a store.
@@ -164,13 +167,15 @@ impl Db {
         let (wal, recovery) = Wal::open(disk.clone(), &log_dir(dir), options.wal)?;
         disk.create_dir_all(&state_dir(dir))?;
         let engine = Arc::new(Engine::open(disk, &state_dir(dir), options.engine)?);
-        let told = options.commit == Commit::WhenTold;
+        let told = options.commit != Commit::WhenDurable;
         if told && wal.last().0 < engine.flushed().0 {
             // A crash between the installation of a snapshot and the new beginning of the log.
             wal.reset(Lsn(engine.flushed().0 + 1))?;
         }
         let limit = if told { engine.flushed() } else { Index(u64::MAX) };
-        let committer = Arc::new(Committer::new(engine.clone(), machine, limit)?);
+        let keeps_state = options.commit != Commit::WithoutState;
+        let committer = Committer::new(engine.clone(), machine, limit, keeps_state)?;
+        let committer = Arc::new(committer);
         let background = Background::new(engine.clone(), wal.clone(), !told);
         committer.replay(&wal, &|| {
             while engine.stalled() {
@@ -268,7 +273,7 @@ impl Db {
         then: impl FnOnce(Index),
     ) -> Result<Index> {
         let inner = &*self.inner;
-        if inner.commit == Commit::WhenTold {
+        if inner.commit != Commit::WhenDurable {
             return Err(Error::Replicated);
         }
         inner.background.admit()?;

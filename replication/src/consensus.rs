@@ -69,6 +69,8 @@ pub(crate) struct Consensus {
     id: u64,
     seed: u64,
     election_ticks: u64,
+    /// Whether it votes and never stands.
+    is_witness: bool,
 }
 
 /// Where election time-outs come from: the same for the same seed, term and role, and different for
@@ -128,7 +130,8 @@ impl Consensus {
         )
         .map_err(|error| Error::InvalidOption { reason: error.to_string() })?;
         let election_ticks = u64::from(options.election_ticks);
-        let mut consensus = Self { node, id: options.id.0, seed: options.seed, election_ticks };
+        let (id, seed, is_witness) = (options.id.0, options.seed, options.is_witness);
+        let mut consensus = Self { node, id, seed, election_ticks, is_witness };
         consensus.settle();
         Ok(consensus)
     }
@@ -137,7 +140,10 @@ impl Consensus {
     fn settle(&mut self) {
         self.sing();
         let raft = &mut self.node.raft;
-        let more = draw(self.seed, raft.term, raft.state) % self.election_ticks;
+        let more = match self.is_witness {
+            true => self.election_ticks - 1,
+            false => draw(self.seed, raft.term, raft.state) % self.election_ticks,
+        };
         let ticks = usize::try_from(self.election_ticks + more).expect("ticks are bounded");
         raft.set_randomized_election_timeout(ticks);
     }
@@ -247,6 +253,11 @@ impl Consensus {
     }
 
     pub(crate) fn tick(&mut self) {
+        // A witness comes to the end of its patience, so that it votes for another, and stays there.
+        let raft = &self.node.raft;
+        if self.is_witness && raft.election_elapsed + 1 >= raft.randomized_election_timeout() {
+            return;
+        }
         self.node.tick();
         self.settle();
     }

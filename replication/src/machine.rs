@@ -96,11 +96,13 @@ impl Replicated {
 pub(crate) struct ReplicatedMachine {
     inner: Box<dyn Machine>,
     shared: Shared,
+    /// Whether this is a witness, which executes nothing.
+    is_witness: bool,
 }
 
 impl ReplicatedMachine {
-    pub(crate) fn new(inner: Box<dyn Machine>, shared: Shared) -> Self {
-        Self { inner, shared }
+    pub(crate) fn new(inner: Box<dyn Machine>, shared: Shared, is_witness: bool) -> Self {
+        Self { inner, shared, is_witness }
     }
 
     /// Opens a session, or executes the command of a request that was not executed yet.
@@ -117,6 +119,7 @@ impl ReplicatedMachine {
         let inner = Entry { header: EntryHeader { kind, ..entry.header }, command, ..*entry };
         let skipped = self.shared.lock().sessions.execute(entry.index.0, request);
         match skipped.filter(|_| !canary::is_on(canary::RETRY_APPLIED_TWICE)) {
+            _ if self.is_witness => Ok(()),
             Some(reason) => {
                 self.inner.skipped(&inner, reason);
                 Ok(())
@@ -147,6 +150,9 @@ impl Machine for ReplicatedMachine {
         if entry.header.kind == EntryKind::SESSION {
             return self.apply_session(entry, changes);
         }
+        if self.is_witness {
+            return Ok(());
+        }
         self.inner.apply(entry, changes)
     }
 
@@ -156,7 +162,9 @@ impl Machine for ReplicatedMachine {
 
     fn state(&self) -> Vec<u8> {
         let mut bytes = self.shared.lock().encode();
-        bytes.extend_from_slice(&self.inner.state());
+        if !self.is_witness {
+            bytes.extend_from_slice(&self.inner.state());
+        }
         bytes
     }
 
@@ -167,6 +175,9 @@ impl Machine for ReplicatedMachine {
             reason: format!("{error}: this directory is not a replica's"),
         })?;
         *self.shared.lock() = replicated;
+        if self.is_witness {
+            return Ok(());
+        }
         self.inner.restore(inner)
     }
 

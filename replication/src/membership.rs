@@ -213,6 +213,14 @@ impl Membership {
         if self.is_joint() {
             return Some("another change is under way".into());
         }
+        for change in changes {
+            if let MembershipChange::Set(member) = change
+                && let Some(before) = self.get(member.id)
+                && (before.role == MemberRole::Witness) != (member.role == MemberRole::Witness)
+            {
+                return Some("a witness has no state, and does not become another member".into());
+            }
+        }
         let mut after = self.clone();
         after.apply(changes);
         let voters = after.members.iter().filter(|member| member.role == MemberRole::Voter).count();

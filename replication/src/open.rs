@@ -33,13 +33,16 @@ impl Replica {
         machine: Box<dyn Machine>,
     ) -> Result<Replica> {
         options.validate()?;
-        options.db.commit = Commit::WhenTold;
+        options.db.commit = match options.is_witness {
+            true => Commit::WithoutState,
+            false => Commit::WhenTold,
+        };
         let group_dir = group_dir(dir);
         disk.create_dir_all(&group_dir)?;
         let hard = HardStateFile::open(&*disk, &group_dir)?;
         let shared = Shared::default();
         shared.lock().membership = Membership::new(&options.members);
-        let machine = ReplicatedMachine::new(machine, shared.clone());
+        let machine = ReplicatedMachine::new(machine, shared.clone(), options.is_witness);
         let has_threads = options.db.background;
         let db = Db::open_with(disk.clone(), dir, options.db.clone(), Box::new(machine))?;
         let hard = open_hard_state(&*disk, &group_dir, hard, &db, &options)?;

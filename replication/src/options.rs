@@ -2,7 +2,7 @@
 
 use strandline_engine::DbOptions;
 
-use crate::{Error, Member, ReplicaId, Result};
+use crate::{Error, Member, MemberRole, ReplicaId, Result};
 
 /// Settings of a [`Replica`](crate::Replica).
 #[derive(Clone, Debug)]
@@ -38,6 +38,9 @@ pub struct Options {
     pub lag_bytes_max: Option<u64>,
     /// How many bytes of snapshots are sent per tick. 4 MiB.
     pub snapshot_bytes_per_tick: u32,
+    /// Whether this replica is a witness: it keeps a log and no state, votes, and never leads. Fixed for
+    /// the life of a directory; its role in the membership says the same.
+    pub is_witness: bool,
     /// Whether the directory may be empty although this identity has existed before. Set only by who
     /// knows that it has not: a new member of a group is given a new identity instead.
     pub may_create: bool,
@@ -59,6 +62,7 @@ impl Default for Options {
             retention_bytes_max: 1 << 30,
             lag_bytes_max: None,
             snapshot_bytes_per_tick: 4 << 20,
+            is_witness: false,
             may_create: true,
         }
     }
@@ -77,7 +81,10 @@ impl Options {
         let mut ids: Vec<u64> = self.members.iter().map(|member| member.id.0).collect();
         ids.sort_unstable();
         let distinct = ids.windows(2).all(|pair| pair[0] != pair[1]);
+        let own = self.members.iter().find(|member| member.id == self.id);
+        let is_witness = own.is_none_or(|own| (own.role == MemberRole::Witness) == self.is_witness);
         let checks = [
+            (is_witness, "is_witness says what the members say"),
             (self.id.0 > 0, "id is not 0"),
             (ids.iter().all(|id| *id > 0), "the id of a member is not 0"),
             (distinct, "each member is named once"),
@@ -103,7 +110,6 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MemberRole;
 
     #[test]
     fn what_cannot_work_is_named() {

@@ -163,6 +163,9 @@ impl Replica {
     /// A linearizable read.
     pub(crate) fn read(&mut self, token: u64, output: &mut Output) {
         let reason = match self.consensus.leader() {
+            _ if self.options.is_witness => {
+                Refusal::Invalid { reason: "a witness has no state to read".into() }
+            }
             None => Refusal::NotLeader { leader: None },
             Some(_) if self.reads.count() >= READS_MAX => Refusal::Overloaded,
             Some(_) => {

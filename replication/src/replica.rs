@@ -142,7 +142,7 @@ impl Replica {
 
     fn may_campaign(&self) -> bool {
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
-        self.stalled.is_none() && !waits
+        self.stalled.is_none() && !waits && !self.options.is_witness
     }
 
     fn receive(&mut self, envelope: Envelope, output: &mut Output) -> Result<Option<Error>> {
@@ -154,6 +154,9 @@ impl Replica {
             is_leader: self.consensus.is_leader(),
             last: Index(self.consensus.log().last()),
         };
+        if self.options.is_witness && matches!(envelope.message.body, Body::TimeoutNow) {
+            return Ok(None);
+        }
         if let Err(error) = validate(&envelope, &facts) {
             self.refusals.count(envelope.from);
             if matches!(envelope.message.body, Body::Heartbeat { .. }) {

@@ -28,6 +28,9 @@ use crate::{Doubt, Envelope, Membership, Output, Replica, ReplicaId, Result, Rol
 /// The most that is fetched at once.
 pub(crate) const CHUNK_LEN_MAX: u32 = 256 << 10;
 
+/// A witness notes how far it has come after so many entries.
+const WITNESS_FLUSH_ENTRIES: u64 = 1024;
+
 /// A checkpoint as the consensus knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Point {
@@ -161,6 +164,12 @@ impl Replica {
     /// Lets go of the part of the log that nobody needs: what is in tables, and, as long as the log is
     /// not too large, no peer lacks. A follower keeps what fits, in case it leads one day.
     fn trim(&mut self) {
+        if self.options.is_witness
+            && self.db().applied().0 - self.db().flushed().0 >= WITNESS_FLUSH_ENTRIES
+        {
+            // Nothing but the machine's own state: so that the log before it can go.
+            self.db().request_flush();
+        }
         let stats = self.db().log().stats();
         let segments = u64::try_from(stats.segments_in_use).expect("a count fits 64 bits");
         let len = segments.saturating_mul(self.options.db.wal.segment_size);

@@ -131,3 +131,64 @@ fn a_request_is_executed_once_however_often_it_is_proposed() {
     cluster.converge();
     assert_eq!(cluster.executions(leader, &key(1))[1], 1);
 }
+
+/// Two voters and a witness: one voter may go, and the witness stores nothing.
+#[test]
+fn a_witness_makes_a_quorum_and_keeps_no_state() {
+    let members = [
+        Member { id: ReplicaId(1), role: MemberRole::Voter },
+        Member { id: ReplicaId(2), role: MemberRole::Voter },
+        Member { id: ReplicaId(3), role: MemberRole::Witness },
+    ];
+    for seed in 0..2 {
+        let mut cluster = Cluster::empty(seed);
+        for id in 1..=3 {
+            let mut options = options(id, &members, seed);
+            options.is_witness = id == 3;
+            options.retention_bytes_max = 128 << 10;
+            cluster.add(options);
+        }
+        let leader = cluster.elect();
+        assert_ne!(leader, 3);
+        let other = 3 - leader;
+        for at in 0..10_u32 {
+            cluster.propose(leader, &[&at.to_le_bytes()]);
+            cluster.round();
+        }
+        cluster.crash(other, true);
+        for at in 0..800_u32 {
+            cluster.propose(leader, &[&at.to_le_bytes(), &[3; 100]]);
+            cluster.deliver();
+            cluster.turn_disks();
+            if at % 20 == 0 {
+                cluster.round();
+            }
+        }
+        cluster.rounds(20);
+        let witness = cluster.replica(3).status();
+        assert_eq!(witness.applied, cluster.replica(leader).status().applied);
+        assert!(witness.first.0 > 1, "its log is trimmed: {witness:?}");
+        assert!(cluster.executions(3, &[3; 100]).is_empty());
+        // The witness falls so far behind that it needs to be told where the others are.
+        cluster.open(other).unwrap();
+        cluster.rounds(30);
+        cluster.isolate(3);
+        for at in 0..800_u32 {
+            cluster.propose(leader, &[&at.to_le_bytes(), &[4; 100]]);
+            cluster.deliver();
+            cluster.turn_disks();
+            if at % 20 == 0 {
+                cluster.round();
+            }
+        }
+        cluster.heal();
+        cluster.until("the witness has caught up", |cluster| {
+            cluster.replica(3).status().applied == cluster.replica(leader).status().applied
+        });
+        // With the witness, the other voter goes on alone.
+        cluster.crash(leader, true);
+        cluster.until("the other leads", |cluster| cluster.leader() == Some(other));
+        let token = cluster.propose(other, &[b"after"]);
+        acknowledged(&mut cluster, token);
+    }
+}

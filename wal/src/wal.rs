@@ -300,9 +300,9 @@ impl Wal {
             self.shared.settle_in_flight()?;
             let mut state = self.shared.lock();
             if state.core.in_flight() == 0 && !state.core.has_pending() {
-                let truncated = state.core.truncate(last);
+                state.core.truncate(last)?;
                 state.waiters.settle_back(last);
-                return truncated;
+                return Ok(());
             }
         }
     }

@@ -263,3 +263,18 @@ fn a_log_begins_at_or_before_its_end() {
     wal.trim(Lsn(1));
     assert_eq!((wal.first(), wal.last()), (Lsn(2), Lsn(3)));
 }
+
+/// A truncation that was refused took back what waiters had been told: the next one waited for ever.
+#[test]
+fn a_truncation_that_is_refused_changes_nothing() {
+    let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
+    let (wal, _) = Wal::open(SimulatedDisk::new(1), Path::new("/log"), options).unwrap();
+    for _ in 0..6 {
+        let lsn = wal.append(&[7; 40_000]).unwrap();
+        wal.wait(lsn).unwrap();
+    }
+    wal.trim(Lsn(4));
+    assert!(matches!(wal.truncate(Lsn(2)), Err(Error::OutOfRange { .. })));
+    wal.wait(Lsn(6)).unwrap();
+    wal.sync().unwrap();
+}

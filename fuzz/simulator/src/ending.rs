@@ -1,12 +1,11 @@
 //! How a run ends: everything settles, loses power once more, settles again, and is compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_engine::Index;
 use strandline_replication::ReplicaId;
 
 use crate::checkers::{durability, linearizability};
-use crate::node::State;
 use crate::simulation::{Happening, Phase, Simulation};
 use crate::time::{MILLISECOND, Time};
 use crate::violation::{Checker, Verdict, Violation};
@@ -56,10 +55,11 @@ impl Simulation {
     fn is_settled(&self, until: Time) -> Verdict<bool> {
         let waiting = self.clients.iter().filter(|client| client.finished == 0).count();
         let last = self.truth.last();
+        let members = self.present_members();
         let behind: Vec<(ReplicaId, Index)> = self
             .nodes
             .values()
-            .filter(|node| !matches!(node.state, State::Lost))
+            .filter(|node| members.contains(&node.id))
             .map(|node| (node.id, node.replica().map_or(Index(0), |r| r.db().applied())))
             .filter(|(_, applied)| *applied < last)
             .collect();
@@ -96,9 +96,19 @@ impl Simulation {
         Err(Violation::new(Checker::Liveness, reason))
     }
 
+    /// The members as the leader has them. Whoever has been taken away may stay behind for ever.
+    fn present_members(&self) -> BTreeSet<ReplicaId> {
+        let leader = self.leader().and_then(|id| self.nodes[&id].replica());
+        match leader.map(|replica| replica.status().membership) {
+            Some(membership) => membership.members.iter().map(|member| member.id).collect(),
+            None => self.nodes.keys().copied().collect(),
+        }
+    }
+
     /// Every replica has everything, the same everything, and all that was acknowledged.
     fn compare_all(&mut self) -> Verdict {
         durability::check_truth(&self.history, &self.truth)?;
+        let members = self.present_members();
         let mut digests: BTreeMap<Index, (ReplicaId, u64)> = BTreeMap::new();
         for id in self.running() {
             self.compare(id)?;
@@ -109,7 +119,9 @@ impl Simulation {
             };
             let (index, pairs) = node.pairs().map_err(unreadable)?;
             let who = format!("replica {id}");
-            durability::check_state(&self.history, &who, &pairs.into_iter().collect())?;
+            if members.contains(&id) {
+                durability::check_state(&self.history, &who, &pairs.into_iter().collect())?;
+            }
             let Some(replica) = node.replica() else { continue };
             let digest = replica.db().digest().map_err(unreadable)?;
             let (first, other) = *digests.entry(index).or_insert((id, digest));

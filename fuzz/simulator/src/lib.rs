@@ -17,11 +17,13 @@
 pub mod canaries;
 pub mod checkers;
 mod client;
+mod coup;
 mod ending;
 pub mod figures;
 pub mod hash;
 pub mod history;
 pub mod machine;
+mod members;
 pub mod minimise;
 mod nemesis;
 pub mod network;

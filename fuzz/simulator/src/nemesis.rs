@@ -35,6 +35,8 @@ const STRIKING: &[Class] = &[
     Class::SlowNodes,
     Class::Transfers,
     Class::Campaigns,
+    Class::Coups,
+    Class::Membership,
 ];
 
 impl Simulation {
@@ -92,6 +94,7 @@ impl Simulation {
         let id = self.victim(class);
         self.tell(|| format!("{} strikes, {id} perhaps", class.name()));
         match class {
+            Class::Partitions if self.is_coup() => {}
             Class::Partitions => self.partition(),
             Class::Kills => self.kill(id, Fault::Kill),
             Class::PowerCuts => self.kill(id, Fault::PowerCut),
@@ -133,6 +136,8 @@ impl Simulation {
                 self.node(id).cost = most;
                 self.passes_after(class, id, 2 * SECOND);
             }
+            Class::Coups => self.begin_coup(),
+            Class::Membership => return self.change_members(),
             Class::Transfers => return self.transfer(),
             Class::Campaigns => return self.process_if_ready(id, Event::Campaign),
             _ => {}
@@ -149,6 +154,7 @@ impl Simulation {
     pub(crate) fn passes(&mut self, class: Class, id: Option<ReplicaId>) {
         self.tell(|| format!("{} passes", class.name()));
         match (class, id) {
+            (Class::Partitions, _) if self.is_coup() => {}
             (Class::Partitions, _) => self.network.join(),
             (Class::FullDisks, Some(id)) => {
                 let node = self.node(id);
@@ -246,6 +252,10 @@ impl Simulation {
     fn damage(&mut self, class: Class, id: ReplicaId) {
         let damaged = self.nodes.values().filter(|node| node.health.is_damaged).count();
         let is_first = !self.nodes[&id].health.is_damaged;
+        // With members that come and go nobody could say what a minority is.
+        if self.swarm.strength(Class::Membership).is_some() {
+            return;
+        }
         if is_first && damaged >= self.nodes.len().div_ceil(2) - 1 {
             return;
         }
@@ -295,6 +305,7 @@ impl Simulation {
     pub(crate) fn trouble_ends(&mut self, settles_within: u64) -> Verdict {
         self.tell(|| "all trouble is over".to_owned());
         self.phase = Phase::Settling { until: self.agenda.now().after(settles_within) };
+        self.coup = crate::coup::Coup::None;
         self.network.join();
         self.network.weather = crate::network::Weather::FAIR;
         let ids: Vec<ReplicaId> = self.nodes.keys().copied().collect();

@@ -196,6 +196,14 @@ impl Network {
         }
     }
 
+    /// Cuts one replica off from the others.
+    pub fn cut_off(&mut self, id: ReplicaId, replicas: &[ReplicaId]) {
+        self.counters.cuts += 1;
+        let others: Vec<ReplicaId> =
+            replicas.iter().copied().filter(|other| *other != id).collect();
+        self.cut_between(&[id], &others);
+    }
+
     fn cut_between(&mut self, left: &[ReplicaId], right: &[ReplicaId]) {
         for one in left {
             for other in right {

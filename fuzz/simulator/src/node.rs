@@ -70,6 +70,8 @@ pub(crate) struct Node {
     pub(crate) life: u64,
     /// Whether an earlier process has opened the replica: an empty directory is a loss then.
     pub(crate) has_existed: bool,
+    /// Whether it was not among the first members, and waits to be added.
+    pub(crate) is_joining: bool,
     /// Whether whoever runs it has put in an empty disk, and lets it begin with that.
     pub(crate) is_replaced: bool,
     /// What it takes for the time.
@@ -113,6 +115,7 @@ impl Node {
             life: 0,
             has_existed: false,
             is_replaced: false,
+            is_joining: false,
             clock: Clock::new(u32::try_from(rate).unwrap_or(1000)),
             ready_at: Time(0),
             cost: 20,

@@ -26,7 +26,9 @@ impl Simulation {
         if !matches!(self.nodes[&id].state, State::Down) {
             return Ok(());
         }
-        let (swarm, members) = (self.swarm.clone(), self.members.clone());
+        let is_joining = self.nodes[&id].is_joining;
+        let members = if is_joining { Vec::new() } else { self.members.clone() };
+        let swarm = self.swarm.clone();
         let node = self.node(id);
         let faults = node.disk.counters().faults;
         let must_refuse = node.health.is_wiped && !node.may_create();
@@ -287,6 +289,7 @@ impl Simulation {
                 self.overwritten(id, *first, *end, term.0);
             }
             Outcome::RoleChanged { role: Role::Leader, term, .. } => {
+                self.coup_elected(id);
                 return self.leaders.elected(*term, id, self.nodes[&id].life);
             }
             Outcome::Committed(index) => return self.committed(id, *index),

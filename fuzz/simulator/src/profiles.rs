@@ -67,12 +67,7 @@ pub const ALL: &[Profile] = &[
         name: "storm",
         about: "everything at once",
         others: Bias::On,
-        biases: &[
-            (Class::SmallLogs, Bias::Free),
-            (Class::Rot, Bias::Free),
-            (Class::MisdirectedWrites, Bias::Free),
-            (Class::Membership, Bias::Free),
-        ],
+        biases: &[(Class::Membership, Bias::Free)],
         shape: as_drawn,
     },
     Profile {
@@ -135,16 +130,17 @@ pub const ALL: &[Profile] = &[
         about: "short reigns that leave entries behind on some replicas",
         others: Bias::Off,
         biases: &[
-            (Class::Partitions, Bias::Strong),
-            (Class::Campaigns, Bias::Strong),
-            (Class::Kills, Bias::Strong),
+            (Class::Coups, Bias::Strong),
+            (Class::Partitions, Bias::Free),
+            (Class::Campaigns, Bias::Free),
+            (Class::Kills, Bias::Free),
             (Class::Delay, Bias::Free),
             (Class::SlowDisks, Bias::Free),
-            (Class::Loss, Bias::On),
-            (Class::SmallMessages, Bias::On),
+            (Class::Loss, Bias::Free),
+            (Class::SmallMessages, Bias::Strong),
         ],
         shape: |shape| {
-            shape.replicas = 5;
+            shape.replicas = if shape.replicas < 5 { 3 } else { 5 };
             shape.think = shape.think.min(10_000);
             shape.reads = 100;
         },
@@ -209,7 +205,7 @@ pub const ALL: &[Profile] = &[
         name: "members",
         about: "members come and go",
         others: Bias::Free,
-        biases: &[(Class::Membership, Bias::Strong), (Class::Rot, Bias::Off)],
+        biases: &[(Class::Membership, Bias::Strong), (Class::Partitions, Bias::Strong)],
         shape: |shape| shape.replicas = shape.replicas.max(3),
     },
 ];

@@ -16,6 +16,7 @@ use strandline_wal::disk::simulated::Random;
 use crate::checkers::agreement::Truth;
 use crate::checkers::election::Leaders;
 use crate::client::{Client, Reply};
+use crate::coup::Coup;
 use crate::figures::Figures;
 use crate::hash::Hash;
 use crate::history::History;
@@ -59,6 +60,10 @@ pub(crate) enum Happening {
     Passes(Class, Option<ReplicaId>),
     /// All trouble is over.
     TroubleEnds,
+    /// A coup has not come further than this.
+    CoupFails(Coup),
+    /// A coup comes to its next stage.
+    CoupGoesOn,
     /// A look at how far everything is.
     Looks,
 }
@@ -101,6 +106,8 @@ pub(crate) struct Simulation {
     pub(crate) leaders: Leaders,
     pub(crate) figures: Figures,
     pub(crate) phase: Phase,
+    /// How far a coup is.
+    pub(crate) coup: Coup,
     /// Names attempts.
     pub(crate) tokens: u64,
     /// Whose attempt it is, while an answer may come.
@@ -159,6 +166,7 @@ impl Simulation {
             leaders: Leaders::default(),
             figures: Figures { seeds: 1, ..Figures::default() },
             phase: Phase::Trouble,
+            coup: Coup::None,
             tokens: 0,
             attempts: BTreeMap::new(),
             openings: BTreeSet::new(),
@@ -271,6 +279,11 @@ impl Simulation {
                 Ok(())
             }
             Happening::TroubleEnds => self.trouble_ends(SETTLES_WITHIN),
+            Happening::CoupFails(coup) => {
+                self.coup_fails(coup);
+                Ok(())
+            }
+            Happening::CoupGoesOn => self.coup_goes_on(),
             Happening::Looks => self.looks(SETTLES_WITHIN),
         }
     }

@@ -95,6 +95,8 @@ classes! {
     Transfers "transfers",
     /// Replicas stand for election without a reason.
     Campaigns "campaigns",
+    /// Leaders fall at the worst moment, one after the other.
+    Coups "coups",
     /// Members are added and removed.
     Membership "membership",
 }
@@ -105,13 +107,6 @@ impl Class {
         Class::ALL.iter().copied().find(|class| class.name() == name)
     }
 }
-
-/// Classes that need what the replica cannot do yet: only a profile that insists has them.
-///
-/// Little log needs snapshots; rot and misdirected writes need a replica that doubts the end of its
-/// log; members need a client that changes them.
-pub const AWAITED: &[Class] =
-    &[Class::SmallLogs, Class::Rot, Class::MisdirectedWrites, Class::Membership];
 
 /// The classes that are on in a run, with their strengths, and the shape of its cluster.
 #[derive(Clone, Debug)]
@@ -162,7 +157,6 @@ impl Swarm {
         for (number, class) in (0_u64..).zip(Class::ALL) {
             let mut random = stream(seed, number);
             let chance = match profile.bias(*class) {
-                Bias::Free if AWAITED.contains(class) => 0,
                 Bias::Free => 300 + u32::try_from(random.below(401)).unwrap_or(400),
                 Bias::Off => 0,
                 Bias::On | Bias::Strong => 1000,
@@ -260,7 +254,7 @@ mod tests {
             }
         }
         for class in Class::ALL {
-            if profile.bias(*class) == Bias::Free && !AWAITED.contains(class) {
+            if profile.bias(*class) == Bias::Free {
                 assert!((400..600).contains(&counts[class]), "{class:?}: {}", counts[class]);
             }
         }

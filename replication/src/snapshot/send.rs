@@ -7,7 +7,7 @@ use strandline_engine::{Checkpoint, Index};
 
 use super::{CHUNK_LEN_MAX, Point};
 use crate::message::{FileOffer, SnapshotBody};
-use crate::{Output, Replica, ReplicaId};
+use crate::{MemberRole, Output, Replica, ReplicaId};
 
 /// How many parts a peer may ask for before the first has come.
 const QUEUE_MAX: usize = 64;
@@ -92,6 +92,9 @@ impl Replica {
         let name = [self.options.id.0, self.consensus.term().0, life, self.sender.count];
         let bytes: Vec<u8> = name.iter().flat_map(|word| word.to_le_bytes()).collect();
         let id = u64::from(crc32fast::hash(&bytes)) << 32 | (self.sender.count & 0xffff_ffff);
+        let is_witness =
+            membership.get(to).is_some_and(|member| member.role == MemberRole::Witness);
+        let checkpoint = if is_witness { checkpoint.without_tables() } else { checkpoint };
         let offer_of = |file: strandline_engine::CheckpointFile| FileOffer {
             name: file.name,
             len: file.len,

@@ -4,76 +4,24 @@
 //! same index; whatever was acknowledged must be among it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+mod recorder;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use strandline_engine::{
-    Changes, DbOptions, Entry, EntryHeader, EntryKind, Index, KeyspaceId, Machine,
-};
+use strandline_engine::{Index, KeyspaceId};
 use strandline_replication::{
-    Envelope, Error, Event, Member, MemberRole, Options, Outcome, Output, Refusal, Replica,
-    ReplicaId, Request, Role, decode, encode,
+    Envelope, Error, Event, Options, Outcome, Output, Refusal, Replica, ReplicaId, Request, Role,
+    decode, encode,
 };
 use strandline_wal::disk::SimulatedDisk;
 use strandline_wal::disk::simulated::Random;
 
+#[allow(unused_imports)] // not every test needs all of them
+pub use recorder::{Applied, Once, Recorder, command, options, voters};
+
 pub const DIR: &str = "/store";
-
-/// What was applied where: index to term and command.
-pub type Applied = Arc<Mutex<BTreeMap<u64, (u64, Vec<u8>)>>>;
-
-/// At which index each command was executed that may be executed once only.
-pub type Once = Arc<Mutex<BTreeMap<Vec<u8>, u64>>>;
-
-/// Sets a key to the index for each command, and writes down what it was given.
-pub struct Recorder {
-    pub applied: Applied,
-    pub once: Once,
-    pub count: u64,
-}
-
-impl Machine for Recorder {
-    fn observe(&mut self, entry: &Entry<'_>) {
-        let seen = (entry.header.term, entry.command.to_vec());
-        let before = self.applied.lock().unwrap().insert(entry.index.0, seen.clone());
-        assert!(before.is_none_or(|before| before == seen), "index {} changed", entry.index);
-    }
-
-    fn apply(
-        &mut self,
-        entry: &Entry<'_>,
-        changes: &mut Changes<'_>,
-    ) -> strandline_engine::Result<()> {
-        self.count += 1;
-        if entry.command.starts_with(b"once") {
-            let mut once = self.once.lock().unwrap();
-            let before = *once.entry(entry.command.to_vec()).or_insert(entry.index.0);
-            assert_eq!(before, entry.index.0, "executed twice");
-        }
-        let value = [entry.index.0.to_le_bytes(), self.count.to_le_bytes()].concat();
-        changes.put(KeyspaceId::DEFAULT, entry.command, &value)
-    }
-
-    fn state(&self) -> Vec<u8> {
-        self.count.to_le_bytes().to_vec()
-    }
-
-    fn restore(&mut self, state: &[u8]) -> strandline_engine::Result<()> {
-        self.count = u64::from_le_bytes(state.try_into().expect("it is what was given"));
-        Ok(())
-    }
-}
-
-pub fn command(command: &[u8]) -> Vec<u8> {
-    let mut payload = EntryHeader::of_kind(EntryKind::COMMAND).encode().to_vec();
-    payload.extend_from_slice(command);
-    payload
-}
-
-pub fn voters(ids: &[u64]) -> Vec<Member> {
-    ids.iter().map(|id| Member { id: ReplicaId(*id), role: MemberRole::Voter }).collect()
-}
 
 /// One replica, its disk, and what has come of it.
 pub struct Node {
@@ -84,6 +32,8 @@ pub struct Node {
     pub options: Options,
     pub outcomes: Vec<Outcome>,
     pub refused_messages: Vec<Error>,
+    /// Up to here what it has applied was held against the others.
+    pub noted: u64,
     /// The error that stopped it.
     pub stopped: Option<Error>,
 }
@@ -115,6 +65,8 @@ pub struct Cluster {
     pub proposed: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Entries by the token of their proposal.
     pub taken: BTreeMap<u64, Vec<Taken>>,
+    /// Tokens of proposals that were accepted and are not acknowledged.
+    pub waiting: BTreeSet<u64>,
     /// Tokens of proposals that are acknowledged.
     pub acknowledged: BTreeSet<u64>,
     /// The highest index that was acknowledged.
@@ -128,26 +80,6 @@ pub struct Cluster {
     pub history: BTreeMap<u64, (u64, Vec<u8>)>,
     pub digests: BTreeMap<u64, u64>,
     pub once: Once,
-}
-
-pub fn options(id: u64, members: &[Member], seed: u64) -> Options {
-    let mut db = DbOptions { background: false, ..DbOptions::default() };
-    db.wal.segment_size = 64 << 10;
-    db.wal.spares = 2;
-    db.wal.group_size_max = 8 << 10;
-    db.wal.pending_size_max = 32 << 10;
-    db.wal.background = false;
-    db.wal.new_log_id = id;
-    db.engine.memtable_size = 32 << 10;
-    Options {
-        id: ReplicaId(id),
-        members: members.to_vec(),
-        seed: seed ^ (id << 32),
-        db,
-        message_len_max: 4 << 10,
-        uncommitted_len_max: 64 << 10,
-        ..Options::default()
-    }
 }
 
 impl Cluster {
@@ -175,6 +107,7 @@ impl Cluster {
             token: 0,
             proposed: BTreeMap::new(),
             taken: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             acknowledged_index: 0,
             reads: BTreeMap::new(),
@@ -196,6 +129,7 @@ impl Cluster {
             options,
             outcomes: Vec::new(),
             refused_messages: Vec::new(),
+            noted: 0,
             stopped: None,
         };
         self.nodes.insert(id, node);
@@ -217,6 +151,7 @@ impl Cluster {
         assert!(node.replica.is_none());
         node.disk.set_stepped(false);
         node.applied = Applied::default();
+        node.noted = 0;
         let applied = node.applied.clone();
         let machine = Recorder { applied, once, count: 0 };
         let disk = node.disk.mount();
@@ -291,6 +226,7 @@ impl Cluster {
                     command,
                 });
                 self.taken.insert(*token, taken.collect());
+                self.waiting.insert(*token);
             }
             Outcome::RoleChanged { role: Role::Leader, term, .. } => {
                 let before = self.leaders.insert(term.0, id);
@@ -327,10 +263,10 @@ impl Cluster {
     /// A proposer is told when an entry with its index and term is applied where it asked.
     fn acknowledge(&mut self, id: u64, applied: Index) {
         let history = &self.history;
-        for (token, entries) in &self.taken {
-            if self.acknowledged.contains(token)
-                || !entries.iter().all(|entry| self.leaders.get(&entry.term) == Some(&id))
-            {
+        let mut done_now = Vec::new();
+        for token in &self.waiting {
+            let entries = &self.taken[token];
+            if !entries.iter().all(|entry| self.leaders.get(&entry.term) == Some(&id)) {
                 continue;
             }
             let done = entries.iter().all(|entry| {
@@ -338,17 +274,25 @@ impl Cluster {
                     && history.get(&entry.index).is_some_and(|(term, _)| *term == entry.term)
             });
             if done {
-                self.acknowledged.insert(*token);
+                done_now.push(*token);
                 let last = entries.last().unwrap().index;
                 self.acknowledged_index = self.acknowledged_index.max(last);
             }
+        }
+        for token in done_now {
+            self.waiting.remove(&token);
+            self.acknowledged.insert(token);
         }
     }
 
     /// Holds what a node has applied against what everybody has.
     pub fn note(&mut self, id: u64) {
-        let applied = self.nodes[&id].applied.lock().unwrap().clone();
-        for (index, seen) in applied {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let applied = node.applied.lock().unwrap();
+        let new: Vec<_> = applied.range(node.noted + 1..).map(|(i, s)| (*i, s.clone())).collect();
+        drop(applied);
+        node.noted = new.last().map_or(node.noted, |(index, _)| *index);
+        for (index, seen) in new {
             let before = self.history.entry(index).or_insert_with(|| seen.clone());
             assert_eq!(*before, seen, "replica {id} at index {index}");
         }
