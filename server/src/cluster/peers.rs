@@ -59,29 +59,6 @@ pub type Inbox = Arc<dyn Fn(ReplicaId, Frame) + Send + Sync>;
 pub struct Security {
     /// What they share; none only where nobody else can reach them.
     pub secret: Option<Secret>,
-    /// Certificates, which make the links secret too.
-    #[cfg(feature = "tls")]
-    pub tls: Option<super::tls::Tls>,
-}
-
-impl Security {
-    /// By this secret, if there is one.
-    pub fn new(secret: Option<Secret>) -> Security {
-        Security {
-            secret,
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
-    }
-
-    /// Whether a stranger is told from a node.
-    fn is_proven(&self) -> bool {
-        #[cfg(feature = "tls")]
-        if self.tls.is_some() {
-            return true;
-        }
-        self.secret.is_some()
-    }
 }
 
 /// The links to all other nodes.
@@ -132,24 +109,43 @@ impl Peers {
         security: Security,
         inbox: Inbox,
     ) -> io::Result<(Peers, JoinHandle<io::Result<()>>)> {
-        if !security.is_proven() && !nodes.is_loopback() {
+        if security.secret.is_none() && !nodes.is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the nodes of the cluster can be reached from other machines, and anybody could be \
                  one of them: give all of them the same --cluster-secret-file",
             ));
         }
+        Peers::start_as(Identity::new(&nodes, security.secret), &nodes, listener, inbox)
+    }
+
+    /// Starts the thread of links that go over TLS; a secret may be given beside it, and need not.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a thread.
+    #[cfg(feature = "tls")]
+    pub fn start_with_tls(
+        nodes: Nodes,
+        listener: std::net::TcpListener,
+        security: Security,
+        tls: super::tls::Tls,
+        inbox: Inbox,
+    ) -> io::Result<(Peers, JoinHandle<io::Result<()>>)> {
+        let identity = Identity { tls: Some(tls), ..Identity::new(&nodes, security.secret) };
+        Peers::start_as(identity, &nodes, listener, inbox)
+    }
+
+    fn start_as(
+        identity: Identity,
+        nodes: &Nodes,
+        listener: std::net::TcpListener,
+        inbox: Inbox,
+    ) -> io::Result<(Peers, JoinHandle<io::Result<()>>)> {
         listener.set_nonblocking(true)?;
         let others: Vec<Node> = nodes.others().cloned().collect();
         let shared = Arc::new(Shared {
-            identity: Identity {
-                own: nodes.own,
-                group: nodes.group,
-                others: others.iter().map(|node| node.id).collect(),
-                secret: security.secret,
-                #[cfg(feature = "tls")]
-                tls: security.tls,
-            },
+            identity,
             outgoing: others.iter().map(|node| (node.id, Outgoing::default())).collect(),
             complaints: Complaints::default(),
             stopping: Notify::new(),

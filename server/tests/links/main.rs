@@ -23,6 +23,8 @@ const TWO: ReplicaId = ReplicaId(2);
 const THREE: ReplicaId = ReplicaId(3);
 const SECRET: &str = "the secret of these tests";
 
+type Started = (Peers, JoinHandle<std::io::Result<()>>);
+
 /// A node's links, and what has come in.
 struct Running {
     peers: Peers,
@@ -33,17 +35,34 @@ struct Running {
 impl Running {
     fn start(nodes: Nodes, listener: TcpListener, secret: Option<&str>) -> Running {
         let secret = secret.map(|secret| Secret::new(secret.as_bytes()).unwrap());
-        Running::secured(nodes, listener, Security::new(secret))
+        Running::from(|take| Peers::start(nodes, listener, Security { secret }, take))
     }
 
-    fn secured(nodes: Nodes, listener: TcpListener, security: Security) -> Running {
+    fn from(start: impl FnOnce(Inbox) -> std::io::Result<Started>) -> Running {
         let (sender, inbox) = mpsc::channel();
         let take: Inbox = Arc::new(move |from, frame| {
             // A test that has seen enough listens no more.
             let _ = sender.send((from, frame));
         });
-        let (peers, thread) = Peers::start(nodes, listener, security, take).unwrap();
+        let (peers, thread) = start(take).unwrap();
         Running { peers, thread, inbox }
+    }
+
+    #[cfg(feature = "tls")]
+    fn start_with_tls(nodes: Nodes, listener: TcpListener) -> Running {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tls");
+        let [certificate, key] =
+            ["pem", "key"].map(|kind| dir.join(format!("node-{}.{kind}", nodes.own)));
+        // A checkout does not keep this.
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let tls = strandline_server::cluster::tls::Tls::load(
+            &certificate,
+            &key,
+            &dir.join("authority.pem"),
+        );
+        let security = Security::default();
+        Running::from(|take| Peers::start_with_tls(nodes, listener, security, tls.unwrap(), take))
     }
 
     fn stop(self) -> Vec<(ReplicaId, Frame)> {
@@ -89,26 +108,13 @@ fn nodes(own: u64, ports: &[u16]) -> Nodes {
     Nodes::parse(own, &list.join(",")).unwrap()
 }
 
-/// The ways in which nodes know each other: for each node its security.
-fn ways() -> Vec<fn(u64) -> Security> {
+/// Starts a node in each of the ways in which nodes know each other.
+fn ways() -> Vec<fn(Nodes, TcpListener) -> Running> {
     vec![
-        |_| Security::default(),
-        |_| Security::new(Some(Secret::new(SECRET.as_bytes()).unwrap())),
+        |nodes, listener| Running::start(nodes, listener, None),
+        |nodes, listener| Running::start(nodes, listener, Some(SECRET)),
         #[cfg(feature = "tls")]
-        |id| {
-            use std::os::unix::fs::PermissionsExt;
-            let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tls");
-            let key = dir.join(format!("node-{id}.key"));
-            // A checkout does not keep this.
-            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-            let certificate = dir.join(format!("node-{id}.pem"));
-            let tls = strandline_server::cluster::tls::Tls::load(
-                &certificate,
-                &key,
-                &dir.join("authority.pem"),
-            );
-            Security { tls: Some(tls.unwrap()), ..Security::default() }
-        },
+        Running::start_with_tls,
     ]
 }
 
@@ -118,13 +124,11 @@ fn message(text: &str) -> Frame {
 
 #[test]
 fn frames_arrive_once_and_in_order_on_every_link() {
-    for security in ways() {
+    for start in ways() {
         let listeners = [listener(), listener(), listener()];
         let ports: Vec<u16> = listeners.iter().map(port).collect();
-        let cluster: Vec<Running> = (1..)
-            .zip(listeners)
-            .map(|(id, listener)| Running::secured(nodes(id, &ports), listener, security(id)))
-            .collect();
+        let cluster: Vec<Running> =
+            (1..).zip(listeners).map(|(id, listener)| start(nodes(id, &ports), listener)).collect();
         // Long and short ones, so that some are copied together and some are not.
         let frames = |from: u64, to: u64| {
             (0..60_usize).map(move |number| {

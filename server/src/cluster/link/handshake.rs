@@ -16,6 +16,7 @@ use hmac::Mac;
 use strandline_replication::ReplicaId;
 
 use super::error::{Error, Result};
+use crate::cluster::nodes::Nodes;
 use crate::cluster::secret::{MAC_LEN, Secret};
 
 /// The version of handshake and frames.
@@ -202,6 +203,18 @@ impl Hello {
 }
 
 impl Identity {
+    /// Of the own node of the list, without TLS.
+    pub(crate) fn new(nodes: &Nodes, secret: Option<Secret>) -> Identity {
+        Identity {
+            own: nodes.own,
+            group: nodes.group,
+            others: nodes.others().map(|node| node.id).collect(),
+            secret,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
     /// The hello to another node.
     pub(crate) fn hello(
         &self,
