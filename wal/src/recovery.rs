@@ -250,7 +250,7 @@ pub(crate) fn recover(
     }
     let bytes_rewritten = match canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
         true => 0,
-        false => rewrite_unclaimed(queue, &active, &scan, &mut window)?,
+        false => rewrite_unclaimed(queue, &active, &scan)?,
     };
     let last = Lsn(scan.next.0 - 1);
     let tail = match scan.residue {
@@ -301,12 +301,7 @@ fn keep_spares(
     Ok(spares)
 }
 
-fn rewrite_unclaimed(
-    queue: &dyn WriteQueue,
-    active: &Segment,
-    scan: &Scan,
-    window: &mut Window,
-) -> Result<u64> {
+fn rewrite_unclaimed(queue: &dyn WriteQueue, active: &Segment, scan: &Scan) -> Result<u64> {
     const SLICE_LEN: u64 = 1 << 20;
     let mut ranges = vec![(0, BLOCK_LEN)];
     let mut offset = scan.unclaimed_offset;
@@ -319,7 +314,18 @@ fn rewrite_unclaimed(
     for (offset, len) in ranges {
         let len_usize = usize::try_from(len).expect("a slice is small");
         let mut bytes = Buffer::with_capacity(len_usize);
-        bytes.extend(window.bytes(active, offset, len_usize));
+        bytes.resize(len_usize);
+        // Not from the window, where a block that could not be read looks like one full of ones: that
+        // would be written over what is there. What cannot be read now fails the opening instead.
+        let count = active.file.read_at(bytes.as_mut_slice(), offset)?;
+        if count < len_usize {
+            return Err(Error::Corruption {
+                path: active.path.clone(),
+                offset,
+                expected: format!("{len} bytes, which were read a moment ago"),
+                found: format!("{count} bytes"),
+            });
+        }
         write_now(queue, &active.file, offset, Arc::new(bytes))?;
         written += len;
     }

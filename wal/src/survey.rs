@@ -2,7 +2,9 @@
 //!
 //! What is damaged here is told from what a crash leaves behind. A crash leaves spares whose
 //! preparation was cut off: they have no header, and no group that is newer than all others. A segment that
-//! was put to use had its header and its length, durably, before it took a group.
+//! was put to use had its header and its length, durably, before it took a group. The write of a header
+//! may also have gone astray and left an old one, whole: so the first group of every segment but the
+//! newest is looked at, and must not be newer than the newest header.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -50,8 +52,14 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
         });
     }
     let newest = in_use.last().map(|(_, header)| (header.log_id, header.incarnation));
-    for (segment, error) in damaged {
-        check_unheaded(&segment, newest, error)?;
+    if newest.is_some() {
+        let older = in_use.iter().rev().skip(1).map(|(segment, _)| segment);
+        for segment in spares.iter().chain(older) {
+            check_block(segment, GROUPS_START, newest, &mut Window::new(), &mut None)?;
+        }
+    }
+    for (segment, mut error) in damaged {
+        check_unheaded(&segment, newest, &mut error)?;
         spares.push(segment);
     }
     Ok(Survey { in_use, spares })
@@ -63,34 +71,47 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
 fn check_unheaded(
     segment: &Segment,
     newest: Option<(u64, u64)>,
-    error: Option<Error>,
+    error: &mut Option<Error>,
 ) -> Result<()> {
     let mut window = Window::new();
     let mut offset = GROUPS_START;
     while offset < segment.len {
-        let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
-        if let Some(bytes) = bytes.first_chunk() {
-            let incarnation = crate::frame::u64_at(bytes, 8);
-            let is_needed = match newest {
-                Some((log_id, last)) => {
-                    let group = GroupHeader::decode(bytes, log_id, incarnation, offset);
-                    group.is_ok() && incarnation > last
-                }
-                // Nothing else tells whether this was the log: when in doubt it was.
-                None => GroupHeader::is_likely(bytes, offset),
-            };
-            if is_needed {
-                return Err(error.unwrap_or_else(|| Error::Corruption {
-                    path: segment.path.clone(),
-                    offset: 0,
-                    expected: format!("the header of a segment of incarnation {incarnation}"),
-                    found: "zeros".into(),
-                }));
-            }
-        }
+        check_block(segment, offset, newest, &mut window, error)?;
         offset += BLOCK_LEN;
     }
     Ok(())
+}
+
+/// A block that holds a group newer than the newest header proves that a header was lost: groups are
+/// written only when the header of their segment is durable. Then `error` is the reason, if there is
+/// one.
+fn check_block(
+    segment: &Segment,
+    offset: u64,
+    newest: Option<(u64, u64)>,
+    window: &mut Window,
+    error: &mut Option<Error>,
+) -> Result<()> {
+    let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
+    let Some(bytes) = bytes.first_chunk() else { return Ok(()) };
+    let incarnation = crate::frame::u64_at(bytes, 8);
+    let is_needed = match newest {
+        Some((log_id, last)) => {
+            let group = GroupHeader::decode(bytes, log_id, incarnation, offset);
+            group.is_ok() && incarnation > last
+        }
+        // Nothing else tells whether this was the log: when in doubt it was.
+        None => GroupHeader::is_likely(bytes, offset),
+    };
+    if !is_needed {
+        return Ok(());
+    }
+    Err(error.take().unwrap_or_else(|| Error::Corruption {
+        path: segment.path.clone(),
+        offset: 0,
+        expected: format!("the header of a segment of incarnation {incarnation}"),
+        found: "none, or an older one".into(),
+    }))
 }
 
 /// A segment has its length, durably, before it is put to use.
