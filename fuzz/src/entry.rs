@@ -75,6 +75,7 @@ fn encode_command(choices: &mut Choices<'_>) {
         slot: choices.any(),
         time_ms: choices.any(),
         seed: choices.any(),
+        term: choices.any(),
     };
     let opcode: u16 = choices.any();
     let mut arguments: Vec<&[u8]> = Vec::new();

@@ -13,6 +13,7 @@
 mod choices;
 mod damage;
 mod entry;
+mod log_model;
 mod manifest;
 mod record;
 mod request;
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "segment", run: segment::run, pace: 250 },
     Target { name: "table", run: table::run, pace: 100 },
     Target { name: "manifest", run: manifest::run, pace: 50 },
+    Target { name: "log_model", run: log_model::run, pace: 50 },
 ];
 
 /// The target of this name.

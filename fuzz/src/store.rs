@@ -45,6 +45,7 @@ pub(crate) fn options() -> DbOptions {
         },
         rung: None,
         background: false,
+        ..DbOptions::default()
     }
 }
 
