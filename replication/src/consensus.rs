@@ -225,6 +225,11 @@ impl Consensus {
         self.node.raft.has_pending_conf()
     }
 
+    /// Whether this replica is a voter, as far as it has applied.
+    pub(crate) fn is_voter(&self) -> bool {
+        self.node.raft.promotable()
+    }
+
     /// Whether this replica alone decides.
     pub(crate) fn is_alone(&self) -> bool {
         let voters = self.node.raft.prs().conf().voters();

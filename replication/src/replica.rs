@@ -142,7 +142,9 @@ impl Replica {
 
     fn may_campaign(&self) -> bool {
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
-        self.stalled.is_none() && !waits && !self.options.is_witness
+        // The crate stands for election without looking whether it is a voter.
+        let may_win = self.consensus.is_voter();
+        self.stalled.is_none() && !waits && !self.options.is_witness && may_win
     }
 
     fn receive(&mut self, envelope: Envelope, output: &mut Output) -> Result<Option<Error>> {

@@ -192,3 +192,18 @@ fn a_witness_makes_a_quorum_and_keeps_no_state() {
         acknowledged(&mut cluster, token);
     }
 }
+
+/// A replica that nobody has added yet, or that was removed, was asked to stand for election: the crate
+/// made it the only candidate of a group without members, and panicked when it had won. Found by the
+/// cluster simulator, profile `members`, seed 50031.
+#[test]
+fn who_is_no_voter_does_not_stand_for_election() {
+    let mut cluster = Cluster::new(3, 21);
+    cluster.elect();
+    cluster.add(options(4, &[], 21));
+    for _ in 0..5 {
+        cluster.step(4, Event::Campaign);
+        cluster.rounds(2);
+    }
+    assert!(cluster.leader().is_some_and(|id| id < 4), "the group has its leader still");
+}
