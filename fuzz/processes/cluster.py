@@ -8,6 +8,7 @@ node in turn. A write whose outcome was called unknown, or whose reply never cam
 
     cluster.py                                all scenarios
     cluster.py --only leader_killed --repeat 10
+    cluster.py --witness 3                    node 3 votes and holds no data
 """
 
 import os
@@ -29,7 +30,8 @@ FAULT_S = 2.0
 class Cluster:
     """Three nodes; each reaches each other one through a proxy of its own."""
 
-    def __init__(self, binary, directory):
+    def __init__(self, binary, directory, witness):
+        self.data = tuple(node for node in NODES if node != witness)
         self.ports = {node: free_port() for node in NODES}
         self.peer_ports = {node: free_port() for node in NODES}
         self.proxies = {}
@@ -42,7 +44,8 @@ class Cluster:
                     proxy = Proxy(("127.0.0.1", peer_port))
                     self.proxies[node, other] = proxy
                     peer_port = proxy.port
-                entries.append(f"{other}=127.0.0.1:{self.ports[other]}@{peer_port}")
+                role = "+witness" if other == witness else ""
+                entries.append(f"{other}=127.0.0.1:{self.ports[other]}@{peer_port}{role}")
             flags = ["--node-id", str(node), "--cluster", ",".join(entries)]
             where = os.path.join(directory, f"node-{node}")
             self.servers[node] = Server(binary, where, self.ports[node], flags)
@@ -73,7 +76,7 @@ class Cluster:
         raise CannotRun("no leader")
 
     def wait_until_readable(self):
-        for node in NODES:
+        for node in self.data:
             deadline = time.monotonic() + RESUME_MAX_S
             while True:
                 try:
@@ -214,8 +217,8 @@ SCENARIOS = {
 }
 
 
-def run(binary, directory, fault):
-    cluster = Cluster(binary, directory)
+def run(binary, directory, fault, witness):
+    cluster = Cluster(binary, directory, witness)
     writers = []
     try:
         cluster.start()
@@ -246,14 +249,14 @@ def run(binary, directory, fault):
         lost = wrong = 0
         examples = []
         keys = [key for writer in writers for key in writer.acknowledged]
-        for place, node in enumerate(NODES):
+        for place, node in enumerate(cluster.data):
             client = Client(("127.0.0.1", cluster.ports[node]), timeout=30)
-            pairs = ((key, value_of(key)) for key in keys[place::len(NODES)])
+            pairs = ((key, value_of(key)) for key in keys[place::len(cluster.data)])
             _, now_lost, now_wrong, some = check_all(client, pairs)
             lost, wrong, examples = lost + now_lost, wrong + now_wrong, examples + some
         digests = {
             Client(("127.0.0.1", cluster.ports[node]), timeout=30).ask("DEBUG", "DIGEST")
-            for node in NODES
+            for node in cluster.data
         }
         return {
             "acknowledged": len(keys),
@@ -276,7 +279,8 @@ def work(parsed, directory):
     rows, good = {}, True
     for name in names:
         for attempt in range(parsed.repeat):
-            row = run(parsed.binary, os.path.join(directory, f"{name}-{attempt}"), SCENARIOS[name])
+            row = run(parsed.binary, os.path.join(directory, f"{name}-{attempt}"), SCENARIOS[name],
+                      parsed.witness)
             rows.setdefault(name, []).append(row)
             print(name, row, file=sys.stderr)
             right = row["lost"] == row["wrong"] == 0 and row["digests_equal"]
@@ -285,4 +289,4 @@ def work(parsed, directory):
 
 
 if __name__ == "__main__":
-    main(work, arguments(__doc__, only="", repeat=1))
+    main(work, arguments(__doc__, only="", repeat=1, witness=0))

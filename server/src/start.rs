@@ -186,6 +186,7 @@ fn open_replica(
     });
     let options = strandline_replication::Options {
         id: nodes.own,
+        is_witness: nodes.own().is_witness,
         members: members.collect(),
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,

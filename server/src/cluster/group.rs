@@ -103,6 +103,9 @@ impl Group {
     ///
     /// The answer for the client, if no quorum confirms that.
     pub async fn readable(&self) -> Result<(), String> {
+        if self.nodes.own().is_witness {
+            return Err(WITNESS.into());
+        }
         let (sender, receiver) = oneshot::channel();
         self.send(Input::Read(sender));
         receiver.await.unwrap_or_else(|_| Err(STOPPING.into()))
@@ -140,5 +143,8 @@ impl Group {
     }
 }
 
+/// The answer to a read that a witness is asked for.
+const WITNESS: &str =
+    "CLUSTERDOWN this node is a witness: it votes and holds no data; ask another node";
 /// The answer to what comes too late.
 const STOPPING: &str = "CLUSTERDOWN this node is stopping: nothing was done";
