@@ -286,12 +286,6 @@ impl Db {
         Ok(index)
     }
 
-    /// As [`request`](Db::request), but makes it durable in the calling thread if the disk is idle and
-    /// no more than `size_max` bytes wait. Returns whether it did.
-    pub fn lead_once(&self, index: Index, size_max: usize) -> bool {
-        self.inner.wal.lead_once(Lsn(index.0), size_max)
-    }
-
     /// Has a thread that is in [`lead`](Db::lead) make everything up to `index` durable.
     pub fn request(&self, index: Index) {
         self.inner.wal.request(Lsn(index.0));

@@ -16,6 +16,9 @@ use crate::{Changes, Error, Index, Result};
 /// Bytes before the command.
 pub const ENTRY_HEADER_LEN: usize = 32;
 
+/// Where the time stands in a header.
+const TIME_OFFSET: usize = 8;
+
 /// Where the term stands in an encoded header.
 const TERM_OFFSET: usize = 24;
 
@@ -69,10 +72,19 @@ impl EntryHeader {
         bytes[0] = self.kind.0;
         bytes[2..4].copy_from_slice(&self.database.to_le_bytes());
         bytes[4..6].copy_from_slice(&self.slot.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.time_ms.to_le_bytes());
+        bytes[TIME_OFFSET..16].copy_from_slice(&self.time_ms.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.seed.to_le_bytes());
         bytes[TERM_OFFSET..].copy_from_slice(&self.term.to_le_bytes());
         bytes
+    }
+
+    /// Changes the time of an encoded entry: the leader's clock counts, whoever took the command.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if the payload is shorter than a header.
+    pub fn stamp_time(payload: &mut [u8], time_ms: u64) -> Result<()> {
+        Self::stamp(payload, TIME_OFFSET, time_ms)
     }
 
     /// Fills in the term of an encoded entry: only the leader that proposes it knows the term.
@@ -81,12 +93,16 @@ impl EntryHeader {
     ///
     /// [`Error::Malformed`] if the payload is shorter than a header.
     pub fn stamp_term(payload: &mut [u8], term: u64) -> Result<()> {
+        Self::stamp(payload, TERM_OFFSET, term)
+    }
+
+    fn stamp(payload: &mut [u8], offset: usize, word: u64) -> Result<()> {
         let len = payload.len();
-        let Some(bytes) = payload.get_mut(TERM_OFFSET..ENTRY_HEADER_LEN) else {
+        if len < ENTRY_HEADER_LEN {
             let reason = format!("{len} bytes where {ENTRY_HEADER_LEN} belong");
             return Err(Error::Malformed { what: "entry", offset: 0, reason });
-        };
-        bytes.copy_from_slice(&term.to_le_bytes());
+        }
+        payload[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
         Ok(())
     }
 }

@@ -242,22 +242,26 @@ impl MemtableCursor<'_> {
                 self.at = 0;
             }
             From::Before(_) | From::Last => {
-                let (mut number, mut end) = match from {
-                    From::Before(sought) => {
-                        let number = directory.leaf_of(sought);
-                        (number, directory.read_leaf(number).count_before(sought))
-                    }
-                    _ => (directory.leaves.len() - 1, usize::MAX),
+                let mut number = match from {
+                    From::Before(sought) => directory.leaf_of(sought),
+                    _ => directory.leaves.len() - 1,
+                };
+                // Counted and copied under one lock: a cell that goes in between would move those at
+                // the end out of what is copied, and a backward reader would miss them.
+                let mut leaf = directory.read_leaf(number);
+                let mut end = match from {
+                    From::Before(sought) => leaf.count_before(sought),
+                    _ => leaf.len(),
                 };
                 loop {
-                    let leaf = directory.read_leaf(number);
-                    end = end.min(leaf.len());
                     let start = end.saturating_sub(self.run_len);
                     leaf.copy(start, end - start, &mut self.run);
                     if self.run.len() > 0 || number == 0 {
                         break;
                     }
-                    (number, end) = (number - 1, usize::MAX);
+                    number -= 1;
+                    leaf = directory.read_leaf(number);
+                    end = leaf.len();
                 }
                 self.at = self.run.len().saturating_sub(1);
             }

@@ -31,8 +31,9 @@
 //!
 //! **Beyond the first sketch of this interface**, for who builds against it: `Outcome::Overwritten` names the
 //! term in which the entries were accepted; `Refusal::Invalid` refuses what can never be executed;
-//! `Options` has `group`, `retention_bytes_max`, `snapshot_bytes_per_tick` and `may_create`; the first
-//! leader of a new group is elected by all founders together, see `rejoin`.
+//! `Options` has `group`, `retention_bytes_max`, `snapshot_bytes_per_tick`, `is_witness` and `may_create`;
+//! [`Replica::set_log_hook`] tells a driver of [`Event::LogMoved`]; the first leader of a new group is
+//! elected by all founders together, see the module `rejoin`.
 
 mod codec;
 mod consensus;

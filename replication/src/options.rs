@@ -33,8 +33,8 @@ pub struct Options {
     /// How many bytes of log are kept for members that lag; one that needs more gets a snapshot.
     /// 1 GiB.
     pub retention_bytes_max: u64,
-    /// A leader refuses writes while a majority lags by more than so many bytes in applying; none by
-    /// default.
+    /// A leader refuses writes while half the voters or more lag by more than so many bytes of log; no
+    /// limit by default.
     pub lag_bytes_max: Option<u64>,
     /// How many bytes of snapshots are sent per tick. 4 MiB.
     pub snapshot_bytes_per_tick: u32,

@@ -18,6 +18,27 @@ use crate::{
 };
 
 impl Replica {
+    /// As [`Event::Propose`], without anything that follows from it: for a driver that has several
+    /// proposals at once. It steps the replica after the last of them. The entry after the last one
+    /// in [`Db::log`](strandline_engine::Db::log) is the first one's index, if they are accepted.
+    ///
+    /// # Errors
+    ///
+    /// Those that stop the replica.
+    pub fn offer(
+        &mut self,
+        token: u64,
+        entries: Vec<Vec<u8>>,
+        session: Option<Request>,
+        output: &mut Output,
+    ) -> Result<()> {
+        if self.has_failed() {
+            output.outcomes.push(Outcome::Refused { token, reason: Refusal::Stopped });
+            return Ok(());
+        }
+        self.propose(token, entries, session, output)
+    }
+
     /// Proposes entries, or refuses them.
     pub(crate) fn propose(
         &mut self,

@@ -390,6 +390,11 @@ impl Replica {
         Ok(founded)
     }
 
+    /// Whether an error has stopped the replica.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The store, for reading.
     pub fn db(&self) -> &Db {
         self.consensus.log().db()

@@ -18,7 +18,6 @@ use tokio::task::{AbortHandle, LocalSet};
 
 use crate::client::Client;
 use crate::clock;
-use crate::lead::Lead;
 use crate::server::Server;
 use crate::session::Session;
 use crate::submission::{Mailbox, Run};
@@ -115,11 +114,14 @@ impl EventLoop {
     ///
     /// If the system has no resources for a loop.
     pub fn run(server: Arc<Server>, post: Arc<Post>) -> std::io::Result<()> {
-        let lead = Lead::default();
         let requester = (server.clone(), post.mailbox.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .on_thread_park(move || lead.end_round(&requester.0.store, &requester.1))
+            .on_thread_park(move || {
+                if let Some(index) = requester.1.take_wanted() {
+                    requester.0.store.request(index);
+                }
+            })
             .build()?;
         let event_loop =
             Rc::new(EventLoop { server, post, sessions: RefCell::new(HashMap::new()) });

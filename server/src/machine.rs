@@ -152,7 +152,7 @@ impl EngineMachine for Machine {
         }
         let opcode = entry::decode(entry.command, &mut self.spans)?;
         let args = entry::args(entry.command, &self.spans);
-        let (out, protocol) = self.answers.begin(entry.index);
+        let (out, protocol) = self.answers.begin(entry.index, entry.header.term);
         let mut reply = Reply::new(out, protocol);
         let apply = Apply {
             changes,

@@ -10,13 +10,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use strandline_engine::DbOptions;
-use strandline_wal::disk::Rung;
+use strandline_replication::{Member, MemberRole};
+use strandline_wal::disk::{RealDisk, Rung};
 
 use crate::auth;
+use crate::clock::Randomness;
+use crate::cluster::driver::Driver;
+use crate::cluster::group::{Group, Input};
+use crate::cluster::{self, Inbox, Nodes, Peers, Secret, Security};
 use crate::config::{Config, ConfigError};
 use crate::event_loop::{EventLoop, Post};
 use crate::server::Server;
-use crate::store::Store;
+use crate::store::{Store, Undriven};
 use crate::{housekeeping, listener};
 
 /// Why a node does not run.
@@ -34,6 +39,19 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The nodes of the cluster.
+    Cluster(cluster::nodes::Error),
+    /// The secret of the cluster.
+    Secret(cluster::secret::Error),
+    /// The address for peers cannot be listened on.
+    Peers {
+        /// Which.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The replica.
+    Replica(strandline_replication::Error),
     /// The store.
     Store(strandline_engine::Error),
     /// The system refused a thread or an event loop.
@@ -56,6 +74,14 @@ impl fmt::Display for Error {
                 "cannot listen on {address}: {source}; stop what listens there or choose another \
                  port with --listen"
             ),
+            Error::Cluster(error) => error.fmt(out),
+            Error::Secret(error) => error.fmt(out),
+            Error::Peers { address, source } => write!(
+                out,
+                "cannot listen on {address} for peers: {source}; stop what listens there or choose \
+                 another port in --cluster, on all nodes"
+            ),
+            Error::Replica(error) => error.fmt(out),
             Error::Store(error) => error.fmt(out),
             Error::System(source) => write!(out, "the system refused: {source}"),
             Error::Panicked(name) => write!(out, "thread {name} panicked: report this as a bug"),
@@ -90,6 +116,17 @@ pub struct Node {
     committing: Vec<JoinHandle<()>>,
     /// Keeps house; ends when the server is asked to stop.
     housekeeping: Option<JoinHandle<()>>,
+    /// In a cluster: the replica and its links.
+    replica: Option<RunningReplica>,
+}
+
+/// The threads of a replica.
+#[derive(Debug)]
+struct RunningReplica {
+    group: Arc<Group>,
+    driver: JoinHandle<()>,
+    peers: Peers,
+    links: JoinHandle<std::io::Result<()>>,
 }
 
 /// Starts a node with these settings.
@@ -99,7 +136,74 @@ pub struct Node {
 /// If a setting cannot work, an address is taken, or the store cannot be opened.
 pub fn start(config: Config) -> Result<Node> {
     let options = DbOptions { rung: parse_rung(config.get("rung")), ..DbOptions::default() };
-    start_with(config, |dir| Store::open(dir, options))
+    if config.get("cluster").is_empty() {
+        return start_with(config, |dir| Ok(Opened::alone(Store::open(dir, options)?)));
+    }
+    let id = u64::try_from(config.number("node-id")).unwrap_or(0);
+    let nodes = Nodes::parse(id, config.get("cluster")).map_err(Error::Cluster)?;
+    let secret = match config.get("cluster-secret-file") {
+        "" => None,
+        path => Some(Secret::load(Path::new(path)).map_err(Error::Secret)?),
+    };
+    let security = Security { secret };
+    let listener = Peers::bind(&nodes)
+        .map_err(|source| Error::Peers { address: nodes.own().peer_address.clone(), source })?;
+    start_with(config, |dir| open_replica(dir, options, nodes, security, listener))
+}
+
+/// A store that is open, and the threads that it runs on.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    committing: Vec<JoinHandle<()>>,
+    replica: Option<RunningReplica>,
+}
+
+impl Opened {
+    /// A store that stands alone.
+    pub fn alone((store, committing): (Store, Vec<JoinHandle<()>>)) -> Self {
+        Self { store, committing, replica: None }
+    }
+}
+
+/// After so many ticks without a word from a leader a follower stands for election: time for a busy
+/// machine to be late in, and a third of a second at the most for writes to stand still.
+const ELECTION_TICKS: u32 = 15;
+const HEARTBEAT_TICKS: u32 = 3;
+
+fn open_replica(
+    dir: &Path,
+    db: DbOptions,
+    nodes: Nodes,
+    security: Security,
+    listener: std::net::TcpListener,
+) -> Result<Opened> {
+    let disk = RealDisk::open(dir, db.rung).map_err(strandline_engine::Error::from)?;
+    let members = nodes.all().map(|node| Member {
+        id: node.id,
+        role: if node.is_witness { MemberRole::Witness } else { MemberRole::Voter },
+    });
+    let options = strandline_replication::Options {
+        id: nodes.own,
+        members: members.collect(),
+        election_ticks: ELECTION_TICKS,
+        heartbeat_ticks: HEARTBEAT_TICKS,
+        seed: Randomness::new().draw(),
+        db,
+        ..strandline_replication::Options::default()
+    };
+    let (store, committing, undriven) =
+        Store::open_replica(Arc::new(disk), dir, options, nodes.clone()).map_err(Error::Replica)?;
+    let Undriven { replica, group, inputs, submissions } = undriven;
+    let received = group.clone();
+    let inbox: Inbox = Arc::new(move |from, frame| received.receive(from, frame));
+    let (peers, links) = Peers::start(nodes, listener, security, inbox).map_err(Error::System)?;
+    let driver = Driver::new(replica, group.clone(), inputs, peers.clone(), submissions);
+    let thread = std::thread::Builder::new().name("replica".into());
+    let driver = thread.spawn(move || driver.run()).map_err(Error::System)?;
+    let replica = Some(RunningReplica { group, driver, peers, links });
+    Ok(Opened { store, committing, replica })
 }
 
 /// Starts a node whose store is opened by `open`: for tests on simulated disks.
@@ -107,10 +211,7 @@ pub fn start(config: Config) -> Result<Node> {
 /// # Errors
 ///
 /// As for [`start`].
-pub fn start_with(
-    config: Config,
-    open: impl FnOnce(&Path) -> strandline_engine::Result<(Store, Vec<JoinHandle<()>>)>,
-) -> Result<Node> {
+pub fn start_with(config: Config, open: impl FnOnce(&Path) -> Result<Opened>) -> Result<Node> {
     let addresses = config.addresses()?;
     if config.get("requirepass").is_empty() {
         for address in addresses.iter().filter(|address| auth::is_public(address.ip())) {
@@ -132,7 +233,7 @@ pub fn start_with(
         listeners.push(bound.map_err(|source| Error::Listen { address, source })?);
     }
     drop(runtime);
-    let (store, committing) = open(Path::new(config.get("dir")))?;
+    let Opened { store, committing, replica } = open(Path::new(config.get("dir")))?;
     tracing::info!(dir = config.get("dir"), rung = %store.rung(), "the store is open");
     let threads = match config.size("io-threads") {
         0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
@@ -141,7 +242,7 @@ pub fn start_with(
     let server = Arc::new(Server::new(store, config));
     let bound = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     server.set_addresses(bound);
-    let mut node = Node { server, serving: Vec::new(), committing, housekeeping: None };
+    let mut node = Node { server, serving: Vec::new(), committing, housekeeping: None, replica };
     if let Err(error) = node.spawn(listeners, threads) {
         node.server.shutdown.ask();
         // The first error is the one to tell.
@@ -216,6 +317,19 @@ impl Node {
         }
         if self.housekeeping.is_some_and(|thread| thread.join().is_err()) {
             first_error = first_error.or(Some(Error::Panicked("housekeeping".into())));
+        }
+        if let Some(replica) = self.replica {
+            // The lead is handed over before the store closes, so that others write on.
+            replica.group.send(Input::Stop);
+            if replica.driver.join().is_err() {
+                first_error = first_error.or(Some(Error::Panicked("replica".into())));
+            }
+            replica.peers.stop();
+            match replica.links.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => first_error = first_error.or(Some(Error::System(error))),
+                Err(_) => first_error = first_error.or(Some(Error::Panicked("links".into()))),
+            }
         }
         let closed = self.server.store.close();
         for thread in self.committing {

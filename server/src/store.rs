@@ -1,20 +1,27 @@
 //! The only place that knows the engine's `Db`: opening it, proposing runs, taking views, closing.
 //!
+//! A store stands alone, or is a replica of a cluster: then what is proposed goes to the replica's thread
+//! (see [`crate::cluster`]), and reads ask there whether they may be answered.
+//!
 //! Two threads lead: they write groups to the disk and apply what has become durable, so that one
 //! group fills while another is written (D11). Sessions never wait for the disk themselves.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use strandline_engine::{
     Db, DbOptions, Durability, EntryHeader, EntryKind, Error, Index, Result, View,
 };
+use strandline_replication::Replica;
 use strandline_wal::disk::{Disk, RealDisk, Rung};
 
 use crate::apply::{DATA, EXPIRY, EXPIRY_NAME};
 use crate::cache::Found;
+use crate::cluster::group::{Group, Input, Proposal};
+use crate::cluster::nodes::Nodes;
 use crate::machine::{Machine, Shared};
 use crate::submission::{Answers, Run, Submissions};
 use crate::value::Stored;
@@ -35,6 +42,8 @@ pub struct Refused {
 /// The store of a server.
 pub struct Store {
     db: Db,
+    /// The replica, if the store has others.
+    group: Option<Arc<Group>>,
     shared: Arc<Shared>,
     submissions: Arc<Submissions>,
     /// Whether writes are acknowledged from memory.
@@ -75,7 +84,8 @@ impl Store {
         let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
         let db = Db::open_with(disk, dir, options, Box::new(machine))?;
         let threads = (0..COMMIT_THREADS).map(|number| spawn_leader(&db, number)).collect();
-        let store = Store { db, shared, submissions, memory: AtomicBool::new(false), rung };
+        let memory = AtomicBool::new(false);
+        let store = Store { db, group: None, shared, submissions, memory, rung };
         let created = store.db.create_keyspace(EXPIRY_NAME)?;
         if created != EXPIRY {
             return Err(Error::Malformed {
@@ -88,8 +98,46 @@ impl Store {
         Ok((store, threads))
     }
 
+    /// Opens a replica in `dir` of `disk`, with its commit threads, and what drives it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Store::open), and if the directory is another replica's.
+    pub fn open_replica(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: strandline_replication::Options,
+        nodes: Nodes,
+    ) -> std::result::Result<(Store, Vec<JoinHandle<()>>, Undriven), strandline_replication::Error>
+    {
+        let rung = disk.profile().rung;
+        let shared = Arc::new(Shared::default());
+        let submissions = Arc::new(Submissions::default());
+        let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
+        let replica = Replica::open(disk, dir, options, Box::new(machine))?;
+        let db = replica.db().clone();
+        let (group, inputs) = Group::new(nodes);
+        let told = Arc::downgrade(&group);
+        db.log().set_hook(Box::new(move |_| {
+            if let Some(group) = told.upgrade() {
+                group.send(Input::LogMoved);
+            }
+        }));
+        let threads = (0..COMMIT_THREADS).map(|number| spawn_leader(&db, number)).collect();
+        let undriven =
+            Undriven { replica, group: group.clone(), inputs, submissions: submissions.clone() };
+        let memory = AtomicBool::new(false);
+        let store = Store { db, group: Some(group), shared, submissions, memory, rung };
+        Ok((store, threads, undriven))
+    }
+
+    /// The replica, if the store has others.
+    pub fn group(&self) -> Option<&Arc<Group>> {
+        self.group.as_ref()
+    }
+
     /// Proposes a run: its entries are `payloads`, its session will be told. They are made durable
-    /// when the session's thread has given all sessions their turn (see [`crate::lead`]).
+    /// when the session's thread has given all sessions their turn (see [`crate::event_loop`]).
     ///
     /// # Errors
     ///
@@ -97,10 +145,13 @@ impl Store {
     pub fn submit(&self, payloads: &[&[u8]], run: Run) -> std::result::Result<(), Box<Refused>> {
         let count = run.count;
         debug_assert_eq!(u64::try_from(payloads.len()), Ok(count), "an entry for each write");
+        if let Some(group) = &self.group {
+            let payloads = payloads.iter().map(|payload| payload.to_vec()).collect();
+            group.send(Input::Propose(Proposal { payloads, run: Some(run) }));
+            return Ok(());
+        }
         let durability = self.durability();
         let mailbox = Arc::clone(&run.mailbox);
-        let len = payloads.iter().map(|payload| payload.len()).sum::<usize>();
-        let len = u64::try_from(len).unwrap_or(u64::MAX);
         let mut run = Some(run);
         let registered = self.db.append_then(payloads, durability, |last| {
             if let Some(mut run) = run.take() {
@@ -111,7 +162,7 @@ impl Store {
         match registered {
             Ok(last) => {
                 if durability == Durability::Disk {
-                    mailbox.want(last, len);
+                    mailbox.want(last);
                 }
                 Ok(())
             }
@@ -124,12 +175,6 @@ impl Store {
         self.db.request(index);
     }
 
-    /// Makes the entries up to `index` durable in the calling thread, if the disk is idle and no more
-    /// than `size_max` bytes wait; else has it done. Returns whether the calling thread did it.
-    pub fn lead_once(&self, index: Index, size_max: usize) -> bool {
-        self.db.lead_once(index, size_max)
-    }
-
     /// Proposes a command of the server's own and waits until it is applied.
     ///
     /// # Errors
@@ -140,6 +185,13 @@ impl Store {
             EntryHeader { time_ms: clock::now_ms(), ..EntryHeader::of_kind(EntryKind::COMMAND) };
         let mut payload = Vec::new();
         entry::encode(&mut payload, &header, opcode, [from].into_iter());
+        if let Some(group) = &self.group {
+            // The leader keeps house for all. It looks again if nothing came of it.
+            if group.is_leader() {
+                group.send(Input::Propose(Proposal { payloads: vec![payload], run: None }));
+            }
+            return Ok(());
+        }
         let index = self.db.append(&[&payload], self.durability())?;
         if self.durability() == Durability::Disk {
             self.db.request(index);
@@ -211,6 +263,18 @@ impl Store {
     pub fn close(&self) -> Result<()> {
         self.db.close()
     }
+}
+
+/// A replica that nobody drives yet.
+pub struct Undriven {
+    /// The replica.
+    pub replica: Replica,
+    /// How it is reached.
+    pub group: Arc<Group>,
+    /// What has been asked of it.
+    pub inputs: Receiver<Input>,
+    /// Where accepted runs are registered.
+    pub submissions: Arc<Submissions>,
 }
 
 fn spawn_leader(db: &Db, number: usize) -> JoinHandle<()> {

@@ -18,11 +18,19 @@ use tokio::sync::Notify;
 
 use crate::resp::Protocol;
 
+/// The answer to a write whose place in the log was taken by another node's: it is not there, and may
+/// be tried again.
+const OVERWRITTEN_REPLY: &[u8] =
+    b"-TRYAGAIN another node has taken the lead: this write was not executed\r\n";
+
 /// Consecutive entries of one session.
 #[derive(Debug)]
 pub struct Run {
     /// The first entry.
     pub first: Index,
+    /// In which term they were proposed; 0 in a store that stands alone. An entry of another term at
+    /// the same index is somebody else's.
+    pub term: u64,
     /// How many entries.
     pub count: u64,
     /// How many are answered.
@@ -58,34 +66,27 @@ pub struct Mailbox {
     /// The last entry that sessions of the thread have appended and not had made durable yet; 0 if
     /// there is none. Written by that thread only.
     wanted: AtomicU64,
-    /// Bytes of the entries appended since `wanted` was taken.
-    wanted_len: AtomicU64,
-}
-
-/// What the sessions of a thread have appended in one round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The last entry.
-    pub last: Index,
-    /// Bytes of all of them.
-    pub len: u64,
 }
 
 impl Mailbox {
-    /// Notes that entries of so many bytes, the last of them at `last`, are to be made durable before
-    /// the thread sleeps.
-    pub fn want(&self, last: Index, len: u64) {
+    /// Notes that the entries up to `last` are to be made durable before the thread sleeps.
+    pub fn want(&self, last: Index) {
         self.wanted.fetch_max(last.0, Ordering::Relaxed);
-        self.wanted_len.fetch_add(len, Ordering::Relaxed);
     }
 
     /// What has been noted since the last time.
-    pub fn take_wanted(&self) -> Option<Wanted> {
-        if self.wanted.load(Ordering::Relaxed) == 0 {
-            return None;
+    pub fn take_wanted(&self) -> Option<Index> {
+        match self.wanted.load(Ordering::Relaxed) {
+            0 => None,
+            _ => Some(Index(self.wanted.swap(0, Ordering::Relaxed))),
         }
-        let last = Index(self.wanted.swap(0, Ordering::Relaxed));
-        Some(Wanted { last, len: self.wanted_len.swap(0, Ordering::Relaxed) })
+    }
+
+    /// Delivers one run to its mailbox.
+    pub fn deliver(run: Run) {
+        let mailbox = Arc::clone(&run.mailbox);
+        lock(&mailbox.runs).push(run);
+        mailbox.notify.notify_one();
     }
 
     /// Takes everything that has been delivered.
@@ -127,11 +128,18 @@ impl Answers {
         Self { submissions, runs: VecDeque::new(), finished: Vec::new(), unheard: Vec::new() }
     }
 
-    /// Where to write the answer of the entry at `index`, and in which protocol.
+    /// Where to write the answer of the entry at `index`, proposed in `term`, and in which protocol.
     /// [`answered`](Answers::answered) must follow.
-    pub fn begin(&mut self, index: Index) -> (&mut Vec<u8>, Protocol) {
-        if self.runs.is_empty() {
-            self.runs.append(&mut self.submissions.lock());
+    pub fn begin(&mut self, index: Index, term: u64) -> (&mut Vec<u8>, Protocol) {
+        if self.runs.front().is_none_or(|run| run.first > index) {
+            self.take_over();
+        }
+        while let Some(run) = self.runs.front()
+            && run.first <= index
+            && run.term != term
+        {
+            let run = self.runs.pop_front().expect("it was there just above");
+            self.overwritten(run);
         }
         match self.runs.front_mut() {
             Some(run) if run.first <= index => {
@@ -143,6 +151,27 @@ impl Answers {
                 (&mut self.unheard, Protocol::Resp2)
             }
         }
+    }
+
+    /// Takes over what was registered. A run that lies where a later one was proposed, or behind it,
+    /// lost its place in the log when another node led.
+    fn take_over(&mut self) {
+        let mut registered = std::mem::take(&mut *self.submissions.lock());
+        for run in registered.drain(..) {
+            while self.runs.back().is_some_and(|before| before.end() > run.first.0) {
+                let before = self.runs.pop_back().expect("it was there just above");
+                self.overwritten(before);
+            }
+            self.runs.push_back(run);
+        }
+    }
+
+    /// The entries of a run that are not answered will never be executed.
+    fn overwritten(&mut self, mut run: Run) {
+        for _ in run.answered..run.count {
+            run.replies.extend_from_slice(OVERWRITTEN_REPLY);
+        }
+        self.finished.push(run);
     }
 
     /// The entry at `index` has its answer.
@@ -197,6 +226,7 @@ mod tests {
     fn run(mailbox: &Arc<Mailbox>, first: u64, count: u64) -> Run {
         Run {
             first: Index(first),
+            term: 0,
             count,
             answered: 0,
             protocol: Protocol::Resp2,
@@ -221,7 +251,7 @@ mod tests {
         let mut answers = Answers::new(Arc::clone(&submissions));
         submissions.lock().extend([run(&mailbox, 5, 2), run(&mailbox, 8, 1)]);
         for index in 4..=8 {
-            let (replies, _) = answers.begin(Index(index));
+            let (replies, _) = answers.begin(Index(index), 0);
             replies.extend_from_slice(index.to_string().as_bytes());
             answers.answered(Index(index));
         }
@@ -231,12 +261,38 @@ mod tests {
     }
 
     #[test]
+    fn a_run_whose_place_was_taken_is_told_so() {
+        let submissions = Arc::new(Submissions::default());
+        let mailbox = Arc::new(Mailbox::default());
+        let mut answers = Answers::new(Arc::clone(&submissions));
+        let of_term = |term, first, count| Run { term, ..run(&mailbox, first, count) };
+        submissions.lock().extend([of_term(2, 5, 2), of_term(2, 7, 1), of_term(4, 7, 1)]);
+        // Another node's entries at 5 and 6, then this node's of its new reign.
+        for (index, term) in [(5, 3), (6, 3), (7, 4)] {
+            answers.begin(Index(index), term).0.push(b'x');
+            answers.answered(Index(index));
+        }
+        answers.deliver();
+        let lost = OVERWRITTEN_REPLY.to_vec();
+        let expected = [(7, lost.clone()), (5, lost.repeat(2)), (7, b"x".to_vec())];
+        assert_eq!(delivered(&mailbox), expected);
+        // Registered, taken over, and then cut off: the log is shorter when this node leads again.
+        submissions.lock().push_back(of_term(4, 20, 1));
+        answers.begin(Index(8), 4);
+        submissions.lock().push_back(of_term(6, 9, 1));
+        answers.begin(Index(9), 6).0.push(b'y');
+        answers.answered(Index(9));
+        answers.deliver();
+        assert_eq!(delivered(&mailbox), [(20, lost), (9, b"y".to_vec())]);
+    }
+
+    #[test]
     fn giving_up_answers_what_is_missing() {
         let submissions = Arc::new(Submissions::default());
         let mailbox = Arc::new(Mailbox::default());
         let mut answers = Answers::new(Arc::clone(&submissions));
         submissions.lock().push_back(run(&mailbox, 1, 3));
-        answers.begin(Index(1)).0.extend_from_slice(b"a");
+        answers.begin(Index(1), 0).0.extend_from_slice(b"a");
         answers.answered(Index(1));
         submissions.lock().push_back(run(&mailbox, 4, 1));
         answers.give_up(b"?");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use strandline_engine::DbOptions;
 use strandline_server::config::{Config, Origin};
-use strandline_server::start::{Node, start_with};
+use strandline_server::start::{Node, Opened, start_with};
 use strandline_server::store::Store;
 use strandline_wal::Result;
 use strandline_wal::disk::{
@@ -24,7 +24,7 @@ fn node(disk: Arc<dyn Disk>, write_timeout_ms: &str) -> Node {
     for (name, value) in settings {
         config.set(name, value, Origin::Command).unwrap();
     }
-    let open = |dir: &Path| Store::open_on(disk, dir, DbOptions::default());
+    let open = |dir: &Path| Ok(Opened::alone(Store::open_on(disk, dir, DbOptions::default())?));
     start_with(config, open).unwrap()
 }
 

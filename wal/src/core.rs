@@ -199,11 +199,6 @@ impl Core {
         self.durable
     }
 
-    /// Bytes that wait to be written.
-    pub(crate) fn pending_size(&self) -> usize {
-        self.pending_size
-    }
-
     /// Whether the header of the active segment is still on its way to the disk.
     pub(crate) fn is_opening(&self) -> bool {
         matches!(self.in_flight.front(), Some(InFlight { what: What::Header, .. }))

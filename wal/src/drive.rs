@@ -142,32 +142,6 @@ impl Shared {
         }
     }
 
-    /// See [`Wal::lead_once`](crate::Wal::lead_once).
-    pub(crate) fn lead_once(&self, lsn: Lsn, size_max: usize) -> bool {
-        let mut state = self.lock();
-        state.core.want(lsn);
-        if state.core.in_flight() > 0 || state.core.pending_size() > size_max {
-            let heir = self.heir(&mut state);
-            drop(state);
-            if let Some(heir) = heir {
-                heir.wake();
-            }
-            return false;
-        }
-        while state.core.in_flight() == 0
-            && let Some(write) = state.core.next_write()
-        {
-            if state.core.spares_missing() > 0 || state.core.is_unproven() {
-                state.tell_housekeeper();
-            }
-            drop(state);
-            // A failure is the core's to handle; those who wait learn of it there.
-            let _ = self.perform(write);
-            state = self.lock();
-        }
-        true
-    }
-
     /// Submits and reaps until `lsn` is settled; until the log ends if there is none.
     fn drive<'a>(
         &'a self,

@@ -50,6 +50,8 @@ impl Core {
             self.recent_size -= dropped.bytes.len();
         }
         self.active.offsets.retain(|(first, _)| *first <= last);
+        // If nothing in it counts any more, the log goes on where it ends, not where that began.
+        self.active.header.first = self.active.header.first.min(last.next());
         self.last = last;
         self.durable = self.durable.min(last);
         self.claimed = self.claimed.min(last);

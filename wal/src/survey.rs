@@ -2,7 +2,9 @@
 //!
 //! What is damaged here is told from what a crash leaves behind. A crash leaves spares whose
 //! preparation was cut off: they have no header, and no group that is newer than all others. A segment that
-//! was put to use had its header and its length, durably, before it took a group.
+//! was put to use had its header and its length, durably, before it took a group. The write of a header
+//! may also have gone astray and left an old one, whole: so the first group of every segment but the
+//! newest is looked at, and must not be newer than the newest header.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 
 use crate::core::InUse;
 use crate::disk::Disk;
-use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader, u64_at};
+use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
 use crate::{Error, Result};
@@ -28,20 +30,12 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let mut in_use: Vec<(Segment, SegmentHeader)> = Vec::new();
     let mut spares = Vec::new();
     let mut damaged = Vec::new();
-    let mut first_groups = Vec::new();
     for name in disk.list(dir)? {
         let Some(id) = SegmentId::from_file_name(&name) else { continue };
         let segment = Segment::open(disk, dir, id)?;
-        let head = read_head(&segment)?;
-        let group = head.get(GROUPS_AT..).unwrap_or(&[]);
-        match SegmentHeader::decode(&head, &segment.path) {
-            Ok(Some(header)) => {
-                first_groups.push((segment.path.clone(), group.to_vec()));
-                match header.in_use {
-                    true => in_use.push((segment, header)),
-                    false => spares.push(segment),
-                }
-            }
+        match segment.read_header() {
+            Ok(Some(header)) if header.in_use => in_use.push((segment, header)),
+            Ok(Some(_)) => spares.push(segment),
             Ok(None) => damaged.push((segment, None)),
             Err(error @ Error::Corruption { .. }) => damaged.push((segment, Some(error))),
             Err(error) => return Err(error),
@@ -58,34 +52,17 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
         });
     }
     let newest = in_use.last().map(|(_, header)| (header.log_id, header.incarnation));
-    for (path, group) in &first_groups {
-        // A header that is whole may be an old one, if the write of the new one went astray.
-        if let (Some(newest), Some(group)) = (newest, group.first_chunk())
-            && is_newer(group, GROUPS_START, newest)
-        {
-            return Err(lost_header(path, group));
+    if newest.is_some() {
+        let older = in_use.iter().rev().skip(1).map(|(segment, _)| segment);
+        for segment in spares.iter().chain(older) {
+            check_block(segment, GROUPS_START, newest, &mut Window::new(), &mut None)?;
         }
     }
-    for (segment, error) in damaged {
-        check_unheaded(&segment, newest, error)?;
+    for (segment, mut error) in damaged {
+        check_unheaded(&segment, newest, &mut error)?;
         spares.push(segment);
     }
     Ok(Survey { in_use, spares })
-}
-
-/// Where the first group stands in what [`read_head`] reads.
-const GROUPS_AT: usize = crate::disk::ALIGNMENT_MAX;
-
-/// The block with the header, and the header of the first group; only the header's block if the next
-/// one cannot be read, because a block that went bad is for those to find who need it.
-fn read_head(segment: &Segment) -> Result<Vec<u8>> {
-    let mut head = vec![0; GROUPS_AT + GROUP_HEADER_LEN];
-    let count = match segment.file.read_at(&mut head, 0) {
-        Ok(count) => count,
-        Err(_) => segment.file.read_at(&mut head[..GROUPS_AT], 0)?,
-    };
-    head.truncate(count);
-    Ok(head)
 }
 
 /// A segment without a valid header is a spare whose preparation was cut off, or old and reused by
@@ -94,41 +71,47 @@ fn read_head(segment: &Segment) -> Result<Vec<u8>> {
 fn check_unheaded(
     segment: &Segment,
     newest: Option<(u64, u64)>,
-    error: Option<Error>,
+    error: &mut Option<Error>,
 ) -> Result<()> {
     let mut window = Window::new();
     let mut offset = GROUPS_START;
     while offset < segment.len {
-        let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
-        if let Some(bytes) = bytes.first_chunk() {
-            let is_needed = match newest {
-                Some(newest) => is_newer(bytes, offset, newest),
-                // Nothing else tells whether this was the log: when in doubt it was.
-                None => GroupHeader::is_likely(bytes, offset),
-            };
-            if is_needed {
-                return Err(error.unwrap_or_else(|| lost_header(&segment.path, bytes)));
-            }
-        }
+        check_block(segment, offset, newest, &mut window, error)?;
         offset += BLOCK_LEN;
     }
     Ok(())
 }
 
-/// Whether this is the header of a group of a segment put to use after the newest that is known, by its
-/// log and incarnation: groups are written only when the header of their segment is durable.
-fn is_newer(group: &[u8; GROUP_HEADER_LEN], offset: u64, newest: (u64, u64)) -> bool {
-    let ((log_id, last), incarnation) = (newest, u64_at(group, 8));
-    GroupHeader::decode(group, log_id, incarnation, offset).is_ok() && incarnation > last
-}
-
-fn lost_header(path: &Path, group: &[u8; GROUP_HEADER_LEN]) -> Error {
-    Error::Corruption {
-        path: path.to_path_buf(),
-        offset: 0,
-        expected: format!("the header of a segment of incarnation {}", u64_at(group, 8)),
-        found: "none, or an older one".into(),
+/// A block that holds a group newer than the newest header proves that a header was lost: groups are
+/// written only when the header of their segment is durable. Then `error` is the reason, if there is
+/// one.
+fn check_block(
+    segment: &Segment,
+    offset: u64,
+    newest: Option<(u64, u64)>,
+    window: &mut Window,
+    error: &mut Option<Error>,
+) -> Result<()> {
+    let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
+    let Some(bytes) = bytes.first_chunk() else { return Ok(()) };
+    let incarnation = crate::frame::u64_at(bytes, 8);
+    let is_needed = match newest {
+        Some((log_id, last)) => {
+            let group = GroupHeader::decode(bytes, log_id, incarnation, offset);
+            group.is_ok() && incarnation > last
+        }
+        // Nothing else tells whether this was the log: when in doubt it was.
+        None => GroupHeader::is_likely(bytes, offset),
+    };
+    if !is_needed {
+        return Ok(());
     }
+    Err(error.take().unwrap_or_else(|| Error::Corruption {
+        path: segment.path.clone(),
+        offset: 0,
+        expected: format!("the header of a segment of incarnation {incarnation}"),
+        found: "none, or an older one".into(),
+    }))
 }
 
 /// A segment has its length, durably, before it is put to use.

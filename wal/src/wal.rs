@@ -258,12 +258,6 @@ impl Wal {
         self.shared.request(lsn);
     }
 
-    /// As [`request`](Wal::request), but writes what is pending in the calling thread if nothing is in
-    /// flight and it is at most `size_max` bytes. Returns whether it did.
-    pub fn lead_once(&self, lsn: Lsn, size_max: usize) -> bool {
-        self.shared.lead_once(lsn, size_max)
-    }
-
     /// Drives the log until it is closed or poisoned: for threads that commit on behalf of others.
     ///
     /// # Errors
@@ -294,7 +288,8 @@ impl Wal {
     }
 
     /// Drops the records after `last` (a conflicting suffix), once everything appended is durable.
-    /// Positions after `last` are given anew. Readers must not have passed `last`.
+    /// Positions after `last` are given anew. Readers must not have passed `last`. Until the first
+    /// append after this is durable, opening the log again may bring the dropped records back.
     ///
     /// # Errors
     ///
@@ -305,9 +300,9 @@ impl Wal {
             self.shared.settle_in_flight()?;
             let mut state = self.shared.lock();
             if state.core.in_flight() == 0 && !state.core.has_pending() {
-                let truncated = state.core.truncate(last);
+                state.core.truncate(last)?;
                 state.waiters.settle_back(last);
-                return truncated;
+                return Ok(());
             }
         }
     }

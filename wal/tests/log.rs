@@ -238,3 +238,43 @@ fn appends_take_as_many_segments_as_they_need() {
         assert_eq!(contents(&wal, Lsn(1)).len(), 26);
     }
 }
+
+/// With all of the active segment truncated, the log said that it began behind its end.
+#[test]
+fn a_log_begins_at_or_before_its_end() {
+    let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
+    let (wal, _) = Wal::open(SimulatedDisk::new(1), Path::new("/log"), options).unwrap();
+    for last in [2, 1, 0] {
+        for _ in 0..4 {
+            let lsn = wal.append(&[7; 40_000]).unwrap();
+            wal.wait(lsn).unwrap();
+        }
+        wal.truncate(Lsn(last)).unwrap();
+        assert_eq!((wal.first(), wal.last()), (Lsn(1), Lsn(last)));
+    }
+    // Nor may it begin behind what waits to be written.
+    for _ in 0..3 {
+        let lsn = wal.append(&[7; 40_000]).unwrap();
+        wal.wait(lsn).unwrap();
+    }
+    wal.truncate(Lsn(1)).unwrap();
+    wal.append(b"waits").unwrap();
+    wal.append(b"waits").unwrap();
+    wal.trim(Lsn(1));
+    assert_eq!((wal.first(), wal.last()), (Lsn(2), Lsn(3)));
+}
+
+/// A truncation that was refused took back what waiters had been told: the next one waited for ever.
+#[test]
+fn a_truncation_that_is_refused_changes_nothing() {
+    let options = Options { segment_size: 64 << 10, background: false, ..Options::default() };
+    let (wal, _) = Wal::open(SimulatedDisk::new(1), Path::new("/log"), options).unwrap();
+    for _ in 0..6 {
+        let lsn = wal.append(&[7; 40_000]).unwrap();
+        wal.wait(lsn).unwrap();
+    }
+    wal.trim(Lsn(4));
+    assert!(matches!(wal.truncate(Lsn(2)), Err(Error::OutOfRange { .. })));
+    wal.wait(Lsn(6)).unwrap();
+    wal.sync().unwrap();
+}

@@ -19,7 +19,7 @@ use strandline_wal::disk::SimulatedDisk;
 use strandline_wal::disk::simulated::Random;
 
 #[allow(unused_imports)] // not every test needs all of them
-pub use recorder::{Applied, Once, Recorder, command, options, voters};
+pub use recorder::{Applied, Once, Recorder, Taken, command, options, voters};
 
 pub const DIR: &str = "/store";
 
@@ -36,14 +36,6 @@ pub struct Node {
     pub noted: u64,
     /// The error that stopped it.
     pub stopped: Option<Error>,
-}
-
-/// An entry that a leader took.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
-    pub index: u64,
-    pub term: u64,
-    pub command: Vec<u8>,
 }
 
 pub struct Cluster {
@@ -369,7 +361,15 @@ impl Cluster {
         }
     }
 
-    /// Delivers the oldest message.
+    /// Delivers the oldest message; what follows from it comes last.
+    pub fn deliver_oldest(&mut self) {
+        let mut rest = self.queue.split_off(self.queue.len().min(1));
+        self.deliver();
+        rest.append(&mut self.queue);
+        self.queue = rest;
+    }
+
+    /// Delivers one message; what follows from it comes first.
     pub fn deliver_one(&mut self) {
         let rest = self.queue.split_off(self.queue.len().min(1));
         self.deliver();

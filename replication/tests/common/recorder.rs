@@ -81,3 +81,11 @@ pub fn options(id: u64, members: &[Member], seed: u64) -> Options {
         ..Options::default()
     }
 }
+
+/// An entry that a leader took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub index: u64,
+    pub term: u64,
+    pub command: Vec<u8>,
+}

@@ -5,14 +5,17 @@
 //!   -> writes go on -> read back every acknowledged write and compare -> table
 //! ```
 //!
+//! With several nodes it is the leader that is killed, writes go on when the others have elected a new
+//! one, and what is read back is asked of every node, the one that was dead included.
+//!
 //! It is the real server, this program run as `serve` with its defaults, behind real sockets. What
 //! was not acknowledged when it was killed is unknown and counts neither way. The directory and the
 //! server are gone when the demo ends, also when it is interrupted.
 
 mod load;
+mod nodes;
 mod report;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +24,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::error::{self, Error, Result};
-use super::node::Node;
 use super::scratch::{self, Scratch};
 use load::{Course, Ledger};
+use nodes::Nodes;
 use report::Report;
 
 /// How many threads write. With [`CONNECTIONS`] each this is a busy server on a small machine.
@@ -42,8 +45,8 @@ const SECONDS_MAX: u64 = 3600;
 /// Write at full speed, kill -9, restart, read every acknowledged write back.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many nodes. One so far: replication is not there yet.
-    #[arg(long, default_value_t = 1)]
+    /// How many nodes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=7))]
     pub(crate) nodes: u32,
     /// How long to write before the kill.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
@@ -66,23 +69,13 @@ pub(crate) fn run(args: DemoArgs) -> ExitCode {
 }
 
 fn show(args: &DemoArgs) -> Result<Report> {
-    if args.nodes != 1 {
-        let reason = format!(
-            "--nodes {}: replication is not there yet, so the demo has one node; leave --nodes out",
-            args.nodes
-        );
-        return Err(Error::Usage { reason });
-    }
     scratch::watch_for_interrupts()?;
     let scratch = Scratch::create(None, "demo")?;
-    let dir = scratch.path().join("node-1");
     let bar = progress_bar(args.json);
 
-    bar.set_message("starting the server");
-    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let node = Node::start(&dir, any_port, &[], &scratch.path().join("log-1"))?;
-    let address = node.address();
-    let course = Arc::new(Course::new(address));
+    bar.set_message("starting the nodes");
+    let mut nodes = Nodes::start(&scratch, args.nodes)?;
+    let course = Arc::new(Course::new(nodes.addresses()));
     let mut writers: Vec<_> = (0..THREADS)
         .map(|thread| {
             let first = thread * CONNECTIONS;
@@ -91,22 +84,27 @@ fn show(args: &DemoArgs) -> Result<Report> {
             std::thread::spawn(move || load::write(&course, ledgers))
         })
         .collect();
-    let report = kill_and_restart(args, &scratch, node, &course, &bar);
+    let report = kill_and_restart(args, &mut nodes, &course, &bar);
     // Whatever happened, the writers end before the directory goes.
     course.stop();
     let mut ledgers = Vec::new();
     for writer in writers.drain(..) {
         ledgers.extend(writer.join().expect("writers do not panic"));
     }
-    let (mut report, node) = report?;
+    let mut report = report?;
+    for place in 0..nodes.addresses().len() {
+        nodes.wait_until_readable(place)?;
+    }
 
     bar.set_message("reading back every acknowledged write");
     report.take_ledgers(&ledgers);
     bar.set_length(report.acknowledged);
     let shares = share_out(ledgers);
+    let addresses = nodes.addresses();
     let readers: Vec<_> = shares
         .into_iter()
-        .map(|ledgers| {
+        .zip(addresses.into_iter().cycle())
+        .map(|(ledgers, address)| {
             let bar = bar.clone();
             std::thread::spawn(move || load::read_back(address, &ledgers, &|count| bar.inc(count)))
         })
@@ -116,18 +114,17 @@ fn show(args: &DemoArgs) -> Result<Report> {
         report.take_check(&reader.join().expect("readers do not panic")?);
     }
     bar.finish_and_clear();
-    drop(node);
+    drop(nodes);
     Ok(report)
 }
 
-/// Lets the writers write, kills the server under them, and starts it again.
+/// Lets the writers write, kills the node that leads under them, and starts it again.
 fn kill_and_restart(
     args: &DemoArgs,
-    scratch: &Scratch,
-    node: Node,
+    nodes: &mut Nodes,
     course: &Course,
     bar: &ProgressBar,
-) -> Result<(Report, Node)> {
+) -> Result<Report> {
     let ticks_per_second = 1000 / u64::try_from(TICK.as_millis()).expect("a tick is short");
     bar.set_length(args.seconds * ticks_per_second);
     let started = Instant::now();
@@ -142,22 +139,33 @@ fn kill_and_restart(
     let wrote_for = started.elapsed();
 
     bar.set_message("kill -9");
-    let address = node.address();
+    let victim = nodes.leader()?;
     let killed = course.kill();
-    node.kill()?;
-    let dir = scratch.path().join("node-1");
-    let node = Node::start(&dir, address, &[], &scratch.path().join("log-2"))?;
-    let ready_after = killed.elapsed();
+    nodes.kill(victim)?;
+    // A single node has to come back before writes go on; of several, the others take over.
+    let mut ready_after = None;
+    if args.nodes == 1 {
+        nodes.restart(victim)?;
+        ready_after = Some(killed.elapsed());
+    }
     let resumed_after = loop {
         if let Some(resumed) = course.resumed() {
             break resumed.duration_since(killed);
         }
         if killed.elapsed() > RESUME_MAX {
-            let reason = "it is ready, but no write was acknowledged for a minute".into();
+            let reason = "the nodes are ready, but no write was acknowledged for a minute".into();
             return Err(Error::NotReady { reason, log: course.refusal().unwrap_or_default() });
         }
         scratch::check()?;
         std::thread::sleep(Duration::from_millis(1));
+    };
+    let ready_after = match ready_after {
+        Some(ready_after) => ready_after,
+        None => {
+            std::thread::sleep(AFTERWARDS);
+            nodes.restart(victim)?;
+            killed.elapsed()
+        }
     };
     bar.set_message("writing again");
     std::thread::sleep(AFTERWARDS);
@@ -169,7 +177,7 @@ fn kill_and_restart(
         resumed_after,
         ..Report::default()
     };
-    Ok((report, node))
+    Ok(report)
 }
 
 /// The ledgers in as many parts as there are threads.
@@ -196,14 +204,6 @@ fn progress_bar(json: bool) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn several_nodes_are_refused_as_wrong_usage() {
-        let args = DemoArgs { nodes: 3, seconds: 1, json: true };
-        let error = show(&args).expect_err("not there yet");
-        assert_eq!(error.exit_code(), error::EXIT_USAGE);
-        assert!(error.to_string().contains("replication is not there yet"), "{error}");
-    }
 
     #[test]
     fn every_ledger_is_read_by_one_thread() {

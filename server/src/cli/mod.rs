@@ -5,6 +5,7 @@
 
 mod bench;
 mod client;
+mod cluster;
 mod config;
 mod demo;
 mod doctor;
@@ -60,6 +61,9 @@ struct Arguments {
 enum Verb {
     /// Run a node.
     Serve(serve::Arguments),
+    /// See and steer a running cluster.
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
     /// Look at settings.
     #[command(subcommand)]
     Config(config::Verb),
@@ -104,6 +108,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match arguments.verb {
         Verb::Serve(arguments) => serve::run(&arguments),
+        Verb::Cluster(verb) => return cluster::run(&verb),
         Verb::Config(verb) => config::run(&verb),
         Verb::Demo(arguments) => return demo::run(arguments),
         Verb::Bench(arguments) => return bench::run(arguments),

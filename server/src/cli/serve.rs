@@ -24,6 +24,15 @@ pub(super) struct Arguments {
     /// Listen beyond loopback without a password.
     #[arg(long)]
     insecure: bool,
+    /// This node's number in the cluster.
+    #[arg(long, value_name = "ID")]
+    node_id: Option<String>,
+    /// All nodes of the cluster, the same list on each: 1=HOST:PORT@PEERPORT,2=...,3=...+witness.
+    #[arg(long, value_name = "NODES")]
+    cluster: Option<String>,
+    /// File with the secret that the nodes have in common; needed beyond loopback.
+    #[arg(long, value_name = "FILE")]
+    cluster_secret_file: Option<String>,
     /// How durable writes are made: auto, io_uring, pwritev2, direct-fdatasync, buffered-fdatasync,
     /// fsync.
     #[arg(long, value_name = "RUNG")]
@@ -50,6 +59,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         ("--listen", "listen", arguments.listen.as_deref()),
         ("--requirepass", "requirepass", arguments.requirepass.as_deref()),
         ("--insecure", "insecure", arguments.insecure.then_some("yes")),
+        ("--node-id", "node-id", arguments.node_id.as_deref()),
+        ("--cluster", "cluster", arguments.cluster.as_deref()),
+        ("--cluster-secret-file", "cluster-secret-file", arguments.cluster_secret_file.as_deref()),
         ("--rung", "rung", arguments.rung.as_deref()),
         ("--durability", "durability", arguments.durability.as_deref()),
     ];
@@ -60,7 +72,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
 
     let cannot_run = |error: start::Error| match error {
-        start::Error::Public(_) | start::Error::Config(_) => Trouble::Usage(error.to_string()),
+        start::Error::Public(_) | start::Error::Config(_) | start::Error::Cluster(_) => {
+            Trouble::Usage(error.to_string())
+        }
         error => Trouble::CannotRun(error.to_string()),
     };
     let node = start::start(config).map_err(cannot_run)?;

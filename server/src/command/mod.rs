@@ -22,6 +22,7 @@ mod lcs;
 mod numbers;
 mod object;
 mod pattern;
+pub mod replication;
 mod scan;
 mod server_cmd;
 mod server_info;
@@ -56,7 +57,7 @@ pub type SessionHandler =
     fn(&mut Connection<'_>, Args<'_>, &mut Reply<'_>) -> std::result::Result<Next, Failure>;
 
 /// What the session does after a session command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Takes the next request.
     Continue,
@@ -66,6 +67,16 @@ pub enum Next {
     Sleep(u64),
     /// Waits until all that was acknowledged is on disk, then goes on.
     Sync,
+    /// Waits until so many replicas have everything, or the time is over (0: never), and answers with
+    /// how many have.
+    Replicas {
+        /// How many.
+        wanted: usize,
+        /// How long to wait.
+        timeout_ms: u64,
+    },
+    /// Asks the cluster for something, and answers with what becomes of it.
+    Command(crate::cluster::group::Command),
     /// Asks the server to stop.
     Shutdown,
 }

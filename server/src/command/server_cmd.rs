@@ -13,12 +13,6 @@ type Result<T = Next> = std::result::Result<T, Failure>;
 /// The longest `DEBUG SLEEP`, in seconds.
 const SLEEP_MAX_S: f64 = 3600.0;
 
-/// `READONLY`, `READWRITE`
-pub(super) fn ok(_: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
-    reply.ok();
-    Ok(Next::Continue)
-}
-
 /// `TIME`
 pub(super) fn time(_: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
     let now_us = clock::now_us();
@@ -228,53 +222,6 @@ pub(super) fn lolwut(_: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>)
     let line = "~-._.-~^~-._.-~^~-._  a strandline: nothing above it is lost";
     reply.verbatim(&format!("{line}\nRedis ver. {REDIS_VERSION}\n"));
     Ok(Next::Continue)
-}
-
-/// `ROLE`
-pub(super) fn role(connection: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
-    reply.array(3);
-    reply.bulk(b"master");
-    let applied = connection.server.store.db().applied();
-    reply.integer(i64::try_from(applied.0).unwrap_or(i64::MAX));
-    reply.array(0);
-    Ok(Next::Continue)
-}
-
-/// `REPLICAOF NO ONE`: it is nobody's replica.
-pub(super) fn replicaof(_: &mut Connection<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result {
-    if args.is(1, "no") && args.is(2, "one") {
-        reply.ok();
-        return Ok(Next::Continue);
-    }
-    Err(Refusal::other("ERR this server cannot follow another one yet").into())
-}
-
-/// `WAIT replicas timeout`: there are none.
-pub(super) fn wait(_: &mut Connection<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result {
-    numbers::integer(args.at(1))?;
-    check_timeout(args.at(2))?;
-    reply.integer(0);
-    Ok(Next::Continue)
-}
-
-/// `WAITAOF local replicas timeout`: answers when everything acknowledged is on this disk.
-pub(super) fn waitaof(_: &mut Connection<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result {
-    let local = numbers::integer(args.at(1))?;
-    if !(0..=1).contains(&local) {
-        return Err(Refusal::other("ERR value is out of range, must be between 0 and 1").into());
-    }
-    numbers::integer(args.at(2))?;
-    check_timeout(args.at(3))?;
-    reply.array(2);
-    reply.integer(1);
-    reply.integer(0);
-    Ok(Next::Sync)
-}
-
-fn check_timeout(argument: &[u8]) -> std::result::Result<(), Refusal> {
-    let timeout = numbers::integer(argument)
-        .map_err(|_| Refusal::other("ERR timeout is not an integer or out of range"))?;
-    if timeout < 0 { Err(Refusal::other("ERR timeout is negative")) } else { Ok(()) }
 }
 
 /// `FUNCTION`: there are none (D19); what tools ask for is answered, the rest refused.

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use super::Next;
 use super::connection::REDIS_VERSION;
 use super::table::COMMANDS;
+use super::{Next, replication};
 use crate::clock;
 use crate::databases::DATABASE_COUNT;
 use crate::refusal::Failure;
@@ -22,7 +22,7 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("memory", true, memory),
     ("persistence", true, persistence),
     ("stats", true, stats),
-    ("replication", true, replication),
+    ("replication", true, replication::info),
     ("cpu", true, cpu),
     ("modules", true, modules),
     ("commandstats", false, commandstats),
@@ -133,15 +133,6 @@ fn stats(server: &Server, out: &mut String) -> std::fmt::Result {
     write!(out, "sync_full:0\r\nsync_partial_ok:0\r\nsync_partial_err:0\r\n")?;
     write!(out, "expired_stale_perc:0.00\r\nexpire_cycle_cpu_milliseconds:0\r\n")?;
     write!(out, "pubsub_channels:0\r\npubsub_patterns:0\r\nlatest_fork_usec:0\r\n")
-}
-
-fn replication(server: &Server, out: &mut String) -> std::fmt::Result {
-    let offset = server.store.db().applied();
-    write!(out, "role:master\r\nconnected_slaves:0\r\nmaster_failover_state:no-failover\r\n")?;
-    write!(out, "master_replid:{}\r\nmaster_replid2:{}\r\n", server.run_id, "0".repeat(40))?;
-    write!(out, "master_repl_offset:{offset}\r\nsecond_repl_offset:-1\r\n")?;
-    write!(out, "repl_backlog_active:0\r\nrepl_backlog_size:1048576\r\n")?;
-    write!(out, "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n")
 }
 
 /// Ticks of user and system time by the system's own account, in seconds.

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use super::Command;
 use super::Handler::{Read, Session, Write};
 use super::{
-    bits, client_cmd, command_cmd, config_cmd, connection, counter, expire, key, lcs, object, scan,
-    server_cmd, server_info, string, string_set,
+    bits, client_cmd, command_cmd, config_cmd, connection, counter, expire, key, lcs, object,
+    replication, scan, server_cmd, server_info, string, string_set,
 };
 
 type Flags = &'static [&'static str];
@@ -115,8 +115,8 @@ pub static COMMANDS: &[Command] = commands! {
     "auth" -2 HANDSHAKE NO_KEYS "connection" Session(connection::auth);
     "select" 2 ANY_FAST NO_KEYS "connection" Session(connection::select);
     "client" -2 ADMIN NO_KEYS "connection" Session(client_cmd::client);
-    "readonly" 1 ANY_FAST NO_KEYS "cluster" Session(server_cmd::ok);
-    "readwrite" 1 ANY_FAST NO_KEYS "cluster" Session(server_cmd::ok);
+    "readonly" 1 ANY_FAST NO_KEYS "cluster" Session(replication::read_mode);
+    "readwrite" 1 ANY_FAST NO_KEYS "cluster" Session(replication::read_mode);
     "command" -1 ANY NO_KEYS "server" Session(command_cmd::command);
     "config" -2 ADMIN NO_KEYS "server" Session(config_cmd::config);
     "info" -1 ANY NO_KEYS "server" Session(server_info::info);
@@ -131,11 +131,12 @@ pub static COMMANDS: &[Command] = commands! {
     "bgrewriteaof" 1 ADMIN NO_KEYS "server" Session(server_cmd::bgrewriteaof);
     "acl" -2 ADMIN NO_KEYS "server" Session(server_cmd::acl);
     "lolwut" -1 READ_FAST NO_KEYS "server" Session(server_cmd::lolwut);
-    "role" 1 ADMIN NO_KEYS "server" Session(server_cmd::role);
-    "replicaof" 3 ADMIN NO_KEYS "server" Session(server_cmd::replicaof);
-    "slaveof" 3 ADMIN NO_KEYS "server" Session(server_cmd::replicaof);
-    "wait" 3 ANY NO_KEYS "generic" Session(server_cmd::wait);
-    "waitaof" 4 ANY NO_KEYS "generic" Session(server_cmd::waitaof);
+    "role" 1 ADMIN NO_KEYS "server" Session(replication::role);
+    "replicaof" 3 ADMIN NO_KEYS "server" Session(replication::replicaof);
+    "slaveof" 3 ADMIN NO_KEYS "server" Session(replication::replicaof);
+    "failover" -1 ADMIN NO_KEYS "server" Session(replication::failover);
+    "wait" 3 ANY NO_KEYS "generic" Session(replication::wait);
+    "waitaof" 4 ANY NO_KEYS "generic" Session(replication::waitaof);
     "function" -2 ADMIN NO_KEYS "scripting" Session(server_cmd::function);
 };
 

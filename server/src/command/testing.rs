@@ -139,6 +139,7 @@ impl Fixture {
         let index = Index(self.last);
         self.submissions.lock().push_back(Run {
             first: index,
+            term: 0,
             count: 1,
             answered: 0,
             protocol: Protocol::Resp2,

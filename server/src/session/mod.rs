@@ -14,6 +14,7 @@
 
 mod admission;
 mod proposal;
+mod waiting;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -92,6 +93,8 @@ enum Step {
     DoneThenRun,
     /// It must be taken again after a pause.
     Paused,
+    /// It must be taken again when it is known whether the state may be read.
+    AskFirst,
     /// It is answered, and there is more to do.
     Next(Next),
 }
@@ -113,6 +116,8 @@ pub struct Session {
     collected: Collected,
     /// The number of the last run.
     run_number: u64,
+    /// In a cluster, whether the batch's reads may be answered, once that was asked.
+    readable: Option<std::result::Result<(), String>>,
     /// Taken by the first read of a batch, dropped before a run and at the end of the batch.
     view: Option<View>,
     /// The time of the batch.
@@ -144,6 +149,7 @@ impl Session {
             output: Vec::new(),
             collected: Collected::default(),
             run_number: 0,
+            readable: None,
             view: None,
             now_ms: 0,
             randomness: Randomness::new(),
@@ -249,6 +255,10 @@ impl Session {
                     self.now_ms = clock::now_ms();
                     continue;
                 }
+                Step::AskFirst => {
+                    self.readable = Some(self.ask_readable().await);
+                    continue;
+                }
                 Step::Done => {}
                 Step::DoneThenRun => self.finish_run().await,
                 Step::Next(next) => goes_on = self.go_on(next).await,
@@ -261,36 +271,13 @@ impl Session {
         }
         self.finish_run().await;
         self.view = None;
+        self.readable = None;
         self.input.drain(..self.taken);
         self.taken = 0;
         if self.input.is_empty() && self.input.capacity() > KEPT_LEN_MAX {
             self.input = Vec::new();
         }
         goes_on
-    }
-
-    /// What a session command asked for beyond its reply.
-    async fn go_on(&mut self, next: Next) -> bool {
-        match next {
-            Next::Continue => true,
-            Next::Close => false,
-            Next::Sleep(ms) => {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-                self.now_ms = clock::now_ms();
-                true
-            }
-            Next::Sync => {
-                self.server.store.request_sync();
-                while !self.server.store.is_synced() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                true
-            }
-            Next::Shutdown => {
-                self.server.shutdown.ask();
-                false
-            }
-        }
     }
 
     /// Executes or collects the request that was just parsed.
@@ -325,6 +312,18 @@ impl Session {
         self.server.stats.commands[place].calls.fetch_add(1, Ordering::Relaxed);
         match command.handler {
             Handler::Write { opcode, .. } => self.collect(opcode, command),
+            Handler::Read(_) if self.server.store.group().is_some() => match self.readable.take() {
+                None => Step::AskFirst,
+                Some(Ok(())) => {
+                    self.readable = Some(Ok(()));
+                    self.execute(place)
+                }
+                Some(Err(text)) => {
+                    let step = self.refuse(&text);
+                    self.readable = Some(Err(text));
+                    step
+                }
+            },
             Handler::Read(_) | Handler::Session(_) => self.execute(place),
         }
     }

@@ -99,6 +99,7 @@ impl Session {
         self.slot.expect(self.run_number);
         let run = Run {
             first: Index(0),
+            term: 0,
             count: u64::try_from(count).expect("a run is bounded"),
             answered: 0,
             protocol: self.state.protocol,

@@ -54,7 +54,8 @@ fn value(connection: usize, number: u64) -> [u8; VALUE_LEN] {
 /// What the threads of a demo share.
 #[derive(Debug)]
 pub(crate) struct Course {
-    address: SocketAddr,
+    /// Where the nodes are; writers go from one to the next when a connection breaks.
+    addresses: Vec<SocketAddr>,
     acknowledged: AtomicU64,
     stopped: AtomicBool,
     killed: OnceLock<Instant>,
@@ -65,10 +66,10 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    /// A course on the server at `address`.
-    pub(crate) fn new(address: SocketAddr) -> Course {
+    /// A course on the nodes at `addresses`, one at least.
+    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Course {
         Course {
-            address,
+            addresses,
             acknowledged: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             killed: OnceLock::new(),
@@ -117,6 +118,8 @@ pub(crate) struct Ledger {
     replied: u64,
     /// The numbers that were acknowledged, in order.
     acknowledged: Vec<Range<u64>>,
+    /// The first number that was asked for after the kill.
+    after_kill: Option<u64>,
     /// How many writes were refused with an error.
     refused: u64,
 }
@@ -124,7 +127,14 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// An empty one.
     pub(crate) fn new(connection: usize) -> Ledger {
-        Ledger { connection, next: 0, replied: 0, acknowledged: Vec::new(), refused: 0 }
+        Ledger {
+            connection,
+            next: 0,
+            replied: 0,
+            acknowledged: Vec::new(),
+            after_kill: None,
+            refused: 0,
+        }
     }
 
     /// How many writes were acknowledged.
@@ -137,18 +147,20 @@ impl Ledger {
         self.refused
     }
 
-    fn take(&mut self, is_ok: bool) {
+    /// Takes the next reply; returns whether its write was asked for after the kill.
+    fn take(&mut self, is_ok: bool) -> bool {
         let number = self.replied;
         assert!(number < self.next, "a reply belongs to a write");
         self.replied += 1;
         if !is_ok {
             self.refused += 1;
-            return;
+            return false;
         }
         match self.acknowledged.last_mut() {
             Some(range) if range.end == number => range.end += 1,
             _ => self.acknowledged.push(number..number + 1),
         }
+        self.after_kill.is_some_and(|first| number >= first)
     }
 
     /// Forgets the writes without a reply: nobody will ever answer them.
@@ -161,8 +173,6 @@ impl Ledger {
 struct Writer<'a> {
     course: &'a Course,
     ledgers: Vec<Ledger>,
-    /// Whether the connections were opened after the kill.
-    is_after_kill: bool,
 }
 
 impl Task for Writer<'_> {
@@ -171,6 +181,9 @@ impl Task for Writer<'_> {
             return 0;
         }
         let ledger = &mut self.ledgers[connection];
+        if ledger.after_kill.is_none() && self.course.killed.get().is_some() {
+            ledger.after_kill = Some(ledger.next);
+        }
         for number in ledger.next..ledger.next + PIPELINE {
             out.queue(&[
                 b"SET",
@@ -183,10 +196,10 @@ impl Task for Writer<'_> {
     }
 
     fn take(&mut self, connection: usize, reply: Reply) {
-        self.ledgers[connection].take(reply.is_ok());
+        let is_after_kill = self.ledgers[connection].take(reply.is_ok());
         if reply.is_ok() {
             self.course.acknowledged.fetch_add(1, Ordering::Relaxed);
-            if self.is_after_kill {
+            if is_after_kill {
                 self.course.resumed.get_or_init(Instant::now);
             }
         } else {
@@ -199,14 +212,17 @@ impl Task for Writer<'_> {
 /// Writes until the course is stopped, through the death and return of the server, and returns what
 /// was acknowledged.
 pub(crate) fn write(course: &Course, ledgers: Vec<Ledger>) -> Vec<Ledger> {
-    let mut writer = Writer { course, ledgers, is_after_kill: false };
-    while !course.is_stopped() {
-        let was_killed = course.killed.get().is_some();
-        let Ok(mut fleet) = Fleet::open(course.address, writer.ledgers.len()) else {
+    let first = ledgers.first().map_or(0, |ledger| ledger.connection / ledgers.len());
+    let mut writer = Writer { course, ledgers };
+    for attempt in first.. {
+        if course.is_stopped() {
+            break;
+        }
+        let address = course.addresses[attempt % course.addresses.len()];
+        let Ok(mut fleet) = Fleet::open(address, writer.ledgers.len()) else {
             std::thread::sleep(RECONNECT);
             continue;
         };
-        writer.is_after_kill = was_killed;
         let mut stopped_at = None;
         loop {
             match fleet.round(&mut writer, LOOK) {

@@ -1,0 +1,144 @@
+//! The replica of this node, as everybody else in the process reaches it.
+//!
+//! The replica lives on a thread of its own (see [`driver`](super::driver)). What others want of it goes
+//! into one channel; what they want to know of it stands on a board that the thread keeps up to date.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use strandline_replication::{MembershipChange, ReplicaId, Status};
+use tokio::sync::oneshot;
+
+use super::Frame;
+use super::nodes::Nodes;
+use crate::submission::Run;
+
+/// Bytes of peers' frames that wait for the replica at the most. More are dropped, which costs the
+/// peers a retry: a replica that cannot keep up must not run out of memory.
+const FRAMES_LEN_MAX: usize = 256 << 20;
+
+/// Something for the replica's thread.
+#[derive(Debug)]
+pub enum Input {
+    /// Entries to be replicated.
+    Propose(Proposal),
+    /// A linearizable read: told when the state may be read.
+    Read(oneshot::Sender<Result<(), String>>),
+    /// What a peer has sent.
+    Frame(ReplicaId, Frame),
+    /// The log's durable position has moved.
+    LogMoved,
+    /// Something an operator wants; told what became of it.
+    Command(Command, oneshot::Sender<Result<(), String>>),
+    /// The node stops.
+    Stop,
+}
+
+/// What an operator wants of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Hand the lead to this node.
+    Transfer(ReplicaId),
+    /// Hand the lead to any node that is up to date.
+    StepDown,
+    /// Change who belongs to the cluster.
+    Change(Vec<MembershipChange>),
+}
+
+/// Entries of one run.
+#[derive(Debug)]
+pub struct Proposal {
+    /// Their payloads.
+    pub payloads: Vec<Vec<u8>>,
+    /// Who waits for the answers, if anybody does.
+    pub run: Option<Run>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Group {
+    inputs: Sender<Input>,
+    /// The nodes of the cluster.
+    pub nodes: Nodes,
+    /// What is known of the replica.
+    board: Mutex<Option<Arc<Status>>>,
+    /// Bytes of frames in the channel.
+    frames_len: AtomicUsize,
+}
+
+impl Group {
+    /// The two ends: for everybody, and for the replica's thread.
+    pub fn new(nodes: Nodes) -> (Arc<Group>, Receiver<Input>) {
+        let (inputs, received) = mpsc::channel();
+        let group =
+            Group { inputs, nodes, board: Mutex::default(), frames_len: AtomicUsize::new(0) };
+        (Arc::new(group), received)
+    }
+
+    /// Hands something over. What is sent after the thread has ended is dropped: whoever waits for an
+    /// answer learns that from the answer's channel.
+    pub fn send(&self, input: Input) {
+        let _ = self.inputs.send(input);
+    }
+
+    /// Hands over what a peer has sent, if there is room.
+    pub fn receive(&self, from: ReplicaId, frame: Frame) {
+        let len = frame.body().len();
+        if self.frames_len.fetch_add(len, Ordering::Relaxed) > FRAMES_LEN_MAX {
+            self.frames_len.fetch_sub(len, Ordering::Relaxed);
+            return;
+        }
+        self.send(Input::Frame(from, frame));
+    }
+
+    /// A frame has been taken out of the channel.
+    pub(super) fn taken(&self, frame: &Frame) {
+        self.frames_len.fetch_sub(frame.body().len(), Ordering::Relaxed);
+    }
+
+    /// Waits until the state may be read: everything that was acknowledged before the call is in it.
+    ///
+    /// # Errors
+    ///
+    /// The answer for the client, if no quorum confirms that.
+    pub async fn readable(&self) -> Result<(), String> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Input::Read(sender));
+        receiver.await.unwrap_or_else(|_| Err(STOPPING.into()))
+    }
+
+    /// Asks for something, and waits for what becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not done.
+    pub async fn command(&self, command: Command) -> Result<(), String> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Input::Command(command, sender));
+        receiver.await.unwrap_or_else(|_| Err(STOPPING.into()))
+    }
+
+    /// What was last known of the replica; none before it has started.
+    pub fn status(&self) -> Option<Arc<Status>> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Brings the board up to date.
+    pub(super) fn post(&self, status: Status) {
+        let status = Some(Arc::new(status));
+        let old = std::mem::replace(
+            &mut *self.board.lock().unwrap_or_else(PoisonError::into_inner),
+            status,
+        );
+        drop(old);
+    }
+
+    /// Whether this node leads, as far as is known.
+    pub fn is_leader(&self) -> bool {
+        self.status().is_some_and(|status| status.leader == Some(status.id))
+    }
+}
+
+/// The answer to what comes too late.
+const STOPPING: &str = "CLUSTERDOWN this node is stopping: nothing was done";

@@ -1,0 +1,235 @@
+//! A node among others, as Redis' clients ask about it: its role, its replicas, handing over.
+
+use std::fmt::Write;
+
+use strandline_replication::{PeerStatus, ReplicaId, Role, Status};
+
+use super::{Next, numbers};
+use crate::cluster::group::{Command, Group};
+use crate::cluster::nodes::Node;
+use crate::refusal::{Failure, Refusal};
+use crate::resp::{Args, Reply};
+use crate::server::Server;
+use crate::session::Connection;
+
+type Result = std::result::Result<Next, Failure>;
+
+/// `ROLE`
+pub(super) fn role(connection: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
+    let applied = integer_of(connection.server.store.db().applied().0);
+    let known = connection.server.store.group().and_then(|group| Some((group, group.status()?)));
+    match known {
+        Some((group, status)) if status.role != Role::Leader => {
+            let leader = status.leader.and_then(|leader| group.nodes.get(leader));
+            let (host, port) = leader.map_or(("", 0), host_and_port);
+            reply.array(5);
+            reply.bulk(b"slave");
+            reply.bulk(host.as_bytes());
+            reply.integer(i64::from(port));
+            reply.bulk(if leader.is_some() { b"connected" } else { b"connect" });
+            reply.integer(applied);
+        }
+        known => {
+            reply.array(3);
+            reply.bulk(b"master");
+            reply.integer(applied);
+            let replicas = known.as_ref().map_or(Vec::new(), |(group, status)| data(group, status));
+            reply.array(replicas.len());
+            for (node, peer) in replicas {
+                let (host, port) = host_and_port(node);
+                reply.array(3);
+                reply.bulk(host.as_bytes());
+                reply.bulk(port.to_string().as_bytes());
+                reply.bulk(peer.matched.to_string().as_bytes());
+            }
+        }
+    }
+    Ok(Next::Continue)
+}
+
+/// `REPLICAOF NO ONE | host port`: who follows whom is decided by the cluster.
+pub(super) fn replicaof(
+    connection: &mut Connection<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
+    let Some(group) = connection.server.store.group() else {
+        if args.is(1, "no") && args.is(2, "one") {
+            reply.ok();
+            return Ok(Next::Continue);
+        }
+        let text = "ERR this node stands alone: start it with --node-id and --cluster to follow";
+        return Err(Refusal::other(text).into());
+    };
+    let leader = group.status().and_then(|status| status.leader);
+    let asked = address_of(args);
+    let is_so = match args.is(1, "no") && args.is(2, "one") {
+        true => group.is_leader(),
+        false => leader
+            .and_then(|leader| group.nodes.get(leader))
+            .is_some_and(|node| node.id != group.nodes.own && node.address == asked),
+    };
+    if is_so {
+        reply.simple("OK Already so");
+        return Ok(Next::Continue);
+    }
+    let text = "ERR the cluster elects who leads: use FAILOVER TO host port on the leader";
+    Err(Refusal::other(text).into())
+}
+
+/// `FAILOVER [TO host port] [TIMEOUT ms]`: hands the lead over without losing a write.
+pub(super) fn failover(
+    connection: &mut Connection<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
+    let Some(group) = connection.server.store.group() else {
+        return Err(Refusal::other("ERR FAILOVER requires connected replicas.").into());
+    };
+    if args.is(1, "abort") {
+        return Err(Refusal::other("ERR No failover in progress.").into());
+    }
+    if args.len() >= 4 && args.is(1, "to") {
+        let address = format!(
+            "{}:{}",
+            String::from_utf8_lossy(args.at(2)),
+            String::from_utf8_lossy(args.at(3))
+        );
+        let node = group.nodes.all().find(|node| node.address == address);
+        let Some(node) = node.filter(|node| !node.is_witness) else {
+            return Err(
+                Refusal::other("ERR FAILOVER target HOST and PORT is not a replica.").into()
+            );
+        };
+        return Ok(Next::Command(Command::Transfer(node.id)));
+    }
+    let _ = reply;
+    Ok(Next::Command(Command::StepDown))
+}
+
+/// `READONLY`, `READWRITE`: reads are answered on every node anyhow.
+pub(super) fn read_mode(_: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
+    reply.ok();
+    Ok(Next::Continue)
+}
+
+/// `WAIT replicas timeout`: how many replicas have all that this client was told is written.
+pub(super) fn wait(
+    connection: &mut Connection<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
+    let wanted = numbers::integer(args.at(1))?;
+    let timeout_ms = timeout(args.at(2))?;
+    if connection.server.store.group().is_none() {
+        reply.integer(0);
+        return Ok(Next::Continue);
+    }
+    let wanted = usize::try_from(wanted).unwrap_or(0);
+    Ok(Next::Replicas { wanted, timeout_ms })
+}
+
+/// `WAITAOF local replicas timeout`: answers when everything acknowledged is on this disk.
+pub(super) fn waitaof(
+    connection: &mut Connection<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
+    let local = numbers::integer(args.at(1))?;
+    if !(0..=1).contains(&local) {
+        return Err(Refusal::other("ERR value is out of range, must be between 0 and 1").into());
+    }
+    numbers::integer(args.at(2))?;
+    timeout(args.at(3))?;
+    let replicas = connection.server.store.group().map_or(0, |group| replicas_with(group, 0));
+    reply.array(2);
+    reply.integer(1);
+    reply.integer(i64::try_from(replicas).unwrap_or(i64::MAX));
+    Ok(Next::Sync)
+}
+
+/// How many other nodes have everything up to `index`, on their disks. A follower knows only that the
+/// majority has what is committed.
+pub fn replicas_with(group: &Group, index: u64) -> usize {
+    let Some(status) = group.status() else { return 0 };
+    match status.role {
+        Role::Leader => {
+            data(group, &status).iter().filter(|(_, peer)| peer.matched.0 >= index).count()
+        }
+        _ => group.nodes.all().count() / 2,
+    }
+}
+
+fn timeout(argument: &[u8]) -> std::result::Result<u64, Refusal> {
+    let timeout = numbers::integer(argument)
+        .map_err(|_| Refusal::other("ERR timeout is not an integer or out of range"))?;
+    u64::try_from(timeout).map_err(|_| Refusal::other("ERR timeout is negative"))
+}
+
+fn integer_of(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn address_of(args: Args<'_>) -> String {
+    format!("{}:{}", String::from_utf8_lossy(args.at(1)), String::from_utf8_lossy(args.at(2)))
+}
+
+fn host_and_port(node: &Node) -> (&str, u16) {
+    let (host, port) = node.address.rsplit_once(':').unwrap_or((&node.address, ""));
+    (host, port.parse().unwrap_or(0))
+}
+
+/// The nodes that follow, and what their leader knows of them; no witnesses.
+fn data<'a>(group: &'a Group, status: &Status) -> Vec<(&'a Node, PeerStatus)> {
+    let peers = status.peers.iter();
+    let known = peers.filter_map(|peer| Some((group.nodes.get(peer.id)?, peer.clone())));
+    known.filter(|(node, _)| !node.is_witness).collect()
+}
+
+/// The section of `INFO`.
+pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
+    let applied = server.store.db().applied();
+    let known = server.store.group().and_then(|group| Some((group, group.status()?)));
+    let mut replicas = Vec::new();
+    match &known {
+        Some((group, status)) if status.role != Role::Leader => {
+            let leader = status.leader.and_then(|leader| group.nodes.get(leader));
+            let (host, port) = leader.map_or(("", 0), host_and_port);
+            let link = if leader.is_some() { "up" } else { "down" };
+            write!(out, "role:slave\r\nmaster_host:{host}\r\nmaster_port:{port}\r\n")?;
+            write!(out, "master_link_status:{link}\r\nmaster_last_io_seconds_ago:0\r\n")?;
+            write!(out, "master_sync_in_progress:0\r\nslave_read_repl_offset:{applied}\r\n")?;
+            write!(out, "slave_repl_offset:{applied}\r\nslave_priority:100\r\n")?;
+            write!(out, "slave_read_only:1\r\nreplica_announced:1\r\n")?;
+        }
+        Some((group, status)) => {
+            replicas = data(group, status);
+            write!(out, "role:master\r\n")?;
+        }
+        None => write!(out, "role:master\r\n")?,
+    }
+    write!(out, "connected_slaves:{}\r\n", replicas.iter().filter(|(_, p)| p.is_active).count())?;
+    for (number, (node, peer)) in replicas.iter().enumerate() {
+        let (host, port) = host_and_port(node);
+        let state = if peer.is_active { "online" } else { "offline" };
+        let lag_s = peer.lag_ticks / TICKS_PER_SECOND;
+        write!(out, "slave{number}:ip={host},port={port},state={state},offset={},", peer.matched)?;
+        write!(out, "lag={lag_s},lag_entries={},lag_bytes={},", peer.lag_entries, peer.lag_bytes)?;
+        write!(out, "lag_ms={}\r\n", peer.lag_ticks * (1000 / TICKS_PER_SECOND))?;
+    }
+    write!(out, "master_failover_state:no-failover\r\n")?;
+    write!(out, "master_replid:{}\r\nmaster_replid2:{}\r\n", server.run_id, "0".repeat(40))?;
+    write!(out, "master_repl_offset:{applied}\r\nsecond_repl_offset:-1\r\n")?;
+    write!(out, "repl_backlog_active:0\r\nrepl_backlog_size:1048576\r\n")?;
+    write!(out, "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n")?;
+    let Some((group, status)) = known else { return Ok(()) };
+    let number = |id: Option<ReplicaId>| id.map_or(0, |id| id.0);
+    write!(out, "node_id:{}\r\nleader_id:{}\r\n", group.nodes.own, number(status.leader))?;
+    write!(out, "term:{}\r\ncommitted:{}\r\n", status.term, status.committed)?;
+    write!(out, "everywhere:{}\r\napplied:{applied}\r\n", status.everywhere)?;
+    write!(out, "durable:{}\r\nlast:{}\r\n", status.durable, status.last)
+}
+
+/// Ticks of the replica in a second; see [`TICK`](crate::cluster::driver::TICK).
+const TICKS_PER_SECOND: u64 = 100;
+const _: () = assert!(crate::cluster::driver::TICK.as_millis() == 10);
