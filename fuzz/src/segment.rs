@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use strandline_wal::disk::{Disk, OpenMode, SimulatedDisk};
 use strandline_wal::frame::GroupHeader;
-use strandline_wal::{Lsn, Options, SegmentHeader, Wal, inspect_segment, verify};
+use strandline_wal::{Error, Lsn, Options, SegmentHeader, Wal, inspect_segment, verify};
 
 use crate::damage::{Damage, edit};
 use crate::{Choices, seal};
@@ -102,14 +102,19 @@ fn visit(disk: &Arc<SimulatedDisk>) -> Option<(Vec<(Lsn, Vec<u8>)>, bool)> {
     }
     let verified = verify(&**disk, Path::new(DIR));
     let (wal, recovery) = open(disk).ok()?;
-    let verified = verified.expect("a log that opens can be verified");
+    // Opening does not look into older segments: what is not understood there is the verifier's to say.
+    let verified = match verified {
+        Err(Error::Unknown { .. } | Error::FormatVersion { .. }) => None,
+        verified => Some(verified.expect("a log that opens can be verified")),
+    };
     let (records, end) = read(&wal);
     if end.is_none() {
         assert_eq!(records.last().map_or(recovery.last, |(lsn, _)| *lsn), recovery.last);
-        assert_eq!(verified.last, recovery.last, "both read as far");
+        let last = verified.as_ref().map_or(recovery.last, |verified| verified.last);
+        assert_eq!(last, recovery.last, "both read as far");
     }
     assert!(
-        end.is_none() || !verified.damages.is_empty(),
+        end.is_none() || verified.is_none_or(|verified| !verified.damages.is_empty()),
         "damage is seen by who looks for it: {end:?}"
     );
     let last = wal.last();
