@@ -170,11 +170,57 @@ impl Background {
             drop(state);
             self.poke();
             let done = [self.flush()?, self.compact()?];
-            if done == [Worked::Idle, Worked::Idle] && self.engine.stalled() {
+            if done != [Worked::Idle, Worked::Idle] || !self.engine.stalled() {
+                continue;
+            }
+            if self.wal.durable() < self.wal.last() {
+                // Only what is durable is flushed, and nobody may be waiting for that: writers at
+                // level memory do not.
+                self.wal.sync()?;
+            } else {
                 // The other threads hold all the work that there is.
                 std::thread::yield_now();
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use strandline_wal::disk::SimulatedDisk;
+
+    use crate::{
+        Batch, Changes, Db, DbOptions, Durability, Entry, KeyspaceId, Machine, Options, Result,
+    };
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn apply(&mut self, _: &Entry<'_>, _: &mut Changes<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Memtables were full of entries that were not durable, so none could be flushed; the writers,
+    /// who did not wait for the disk, waited for a flush for ever.
+    #[test]
+    fn writers_at_level_memory_are_not_stalled_for_ever() {
+        let options = DbOptions {
+            engine: Options { memtable_size: 8 << 10, ..Options::default() },
+            background: false,
+            ..DbOptions::default()
+        };
+        let disk: Arc<SimulatedDisk> = SimulatedDisk::new(1);
+        let db = Db::open_with(disk, Path::new("/store"), options, Box::new(Nothing)).unwrap();
+        for number in 0..200_u8 {
+            let mut batch = Batch::new();
+            batch.put(KeyspaceId::DEFAULT, &[number], &[number; 1000]).unwrap();
+            db.write(&batch, Durability::Memory).unwrap();
+        }
+        assert!(db.get(KeyspaceId::DEFAULT, &[0]).unwrap().is_some());
     }
 }
