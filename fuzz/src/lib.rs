@@ -21,6 +21,7 @@ mod seal;
 mod seeds;
 mod segment;
 mod store;
+mod store_model;
 mod table;
 
 pub use choices::Choices;
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "table", run: table::run, pace: 100 },
     Target { name: "manifest", run: manifest::run, pace: 50 },
     Target { name: "log_model", run: log_model::run, pace: 50 },
+    Target { name: "store_model", run: store_model::run, pace: 20 },
 ];
 
 /// The target of this name.

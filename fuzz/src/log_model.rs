@@ -307,12 +307,15 @@ impl Run<'_> {
     /// Goes on after an error: with a crash, or by opening the log again in the same process.
     fn recover(&mut self, error: &Error) {
         assert!(!matches!(error, Error::Corruption { .. }), "a fault is taken for damage: {error}");
-        if self.disk.is_down() || self.choices.any() {
-            return self.crash();
-        }
         self.reader = None;
-        let _ = self.wal.close();
-        self.compare();
+        if !self.choices.any::<bool>() {
+            let _ = self.wal.close();
+            // Closing may be what crashes.
+            if !self.disk.is_down() {
+                return self.compare();
+            }
+        }
+        self.crash();
     }
 
     fn crash(&mut self) {

@@ -21,7 +21,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "segment" => segments(),
         "table" => tables(),
         "manifest" => manifests(),
-        "log_model" => programs(24, 400),
+        "log_model" | "store_model" => programs(24, 400),
         other => panic!("no target {other}"),
     }
 }

@@ -96,4 +96,4 @@ macro_rules! tests {
     };
 }
 
-tests! { record request entry segment table manifest log_model }
+tests! { record request entry segment table manifest log_model store_model }
