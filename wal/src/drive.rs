@@ -25,7 +25,7 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if !self.woken.swap(true, Ordering::Release) {
             self.thread.unpark();
         }
@@ -208,6 +208,29 @@ impl Shared {
         }
     }
 
+    /// Performs or starts several writes, and deals with the outcomes that are known at once: for
+    /// who may not wait.
+    pub(crate) fn perform_all(&self, writes: Vec<DurableWrite>) {
+        let ids: Vec<u64> = writes.iter().map(|write| write.id).collect();
+        let mut queued = 0;
+        let mut ended = Vec::new();
+        for (id, submitted) in ids.into_iter().zip(self.queue.submit_all(writes)) {
+            match submitted {
+                Submitted::Done(result) => ended.push((id, self.or_retried(result))),
+                Submitted::Queued => queued += 1,
+            }
+        }
+        let mut state = self.lock();
+        state.waiters.queued += queued;
+        if ended.is_empty() {
+            return;
+        }
+        for (id, result) in ended {
+            state.core.completed(id, result);
+        }
+        self.settle(state);
+    }
+
     /// Waits for the disk and deals with what it completed.
     fn reap(&self) {
         let completions = self.queue.complete();
@@ -278,7 +301,7 @@ impl Shared {
     }
 
     /// Somebody to take the lead, if there is something to do and nobody does it.
-    fn heir(&self, state: &mut State) -> Option<Arc<Waiter>> {
+    pub(crate) fn heir(&self, state: &mut State) -> Option<Arc<Waiter>> {
         let reaps = state.waiters.queued > 0 && !state.waiters.reaping;
         if !state.core.can_write() && !reaps {
             return None;

@@ -23,6 +23,10 @@ pub struct Options {
     /// Whether the log runs a thread of its own that prepares spares and marks an idle tail. Without
     /// it the caller does that with [`Wal::prepare`](crate::Wal::prepare). Default true.
     pub background: bool,
+    /// Whether durable writes are never made by the threads that wait but complete by themselves and
+    /// are announced at [`Wal::completion_fd`](crate::Wal::completion_fd): for an event loop that
+    /// drives the log by [`Wal::pump`](crate::Wal::pump). Default false.
+    pub events: bool,
     /// The identity given to a log that is created; drawn anew by default.
     pub new_log_id: u64,
 }
@@ -36,6 +40,7 @@ impl Default for Options {
             group_size_max: 1 << 20,
             pending_size_max: 64 << 20,
             background: true,
+            events: false,
             new_log_id: RandomState::new().hash_one(std::process::id()) | 1,
         }
     }

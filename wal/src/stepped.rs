@@ -1,5 +1,7 @@
 //! For drivers of one thread: appending and writing without ever waiting for the disk.
 
+use std::os::fd::BorrowedFd;
+
 use crate::core::Refused;
 use crate::wal::{Shared, Wal};
 use crate::{Error, Lsn, Result};
@@ -47,7 +49,10 @@ impl Wal {
 
     /// Submits every write that is due and takes what has ended, without waiting: for a log that one
     /// thread drives. On disks that write in the calling thread everything appended is durable when
-    /// it returns.
+    /// it returns. With [`Options::events`](crate::Options::events) nothing is written in the calling
+    /// thread: call it again when [`completion_fd`](Wal::completion_fd) is readable, and after each
+    /// turn that appended. What is due is submitted with one system call where the rung can; the hook
+    /// is called from here. Threads that [`wait`](Wal::wait) for positions meanwhile are woken.
     ///
     /// # Errors
     ///
@@ -55,26 +60,46 @@ impl Wal {
     pub fn pump(&self) -> Result<()> {
         self.shared.pump()
     }
+
+    /// A descriptor that becomes readable when a durable write has ended and [`pump`](Wal::pump) should
+    /// be called, which makes it unreadable again. For `epoll` and what is built on it, with either
+    /// trigger; to keep it, duplicate it with `try_clone_to_owned`. `None` without
+    /// [`Options::events`](crate::Options::events), and on the simulated disk.
+    pub fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.queue.completion_fd()
+    }
 }
 
 impl Shared {
     fn pump(&self) -> Result<()> {
-        loop {
+        let mut heir = None;
+        let result = loop {
             self.poll();
-            let write = {
+            let writes = {
                 let mut state = self.lock();
                 if let Some(error) = state.core.failure() {
-                    return Err(error);
+                    break Err(error);
                 }
                 let last = state.core.last();
                 state.core.want(last);
-                state.core.next_write()
+                let writes: Vec<_> = std::iter::from_fn(|| state.core.next_write()).collect();
+                if state.core.spares_missing() > 0 || state.core.is_unproven() {
+                    state.tell_housekeeper();
+                }
+                if writes.is_empty() {
+                    heir = self.heir(&mut state);
+                }
+                writes
             };
-            match write {
-                // A failure is the core's to handle; it is seen above.
-                Some(write) => drop(self.perform(write)),
-                None => return Ok(()),
+            if writes.is_empty() {
+                break Ok(());
             }
+            self.perform_all(writes);
+        };
+        // Who waits for a position need not rely on this thread's coming back.
+        if let Some(heir) = heir {
+            heir.wake();
         }
+        result
     }
 }

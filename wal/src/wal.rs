@@ -109,7 +109,7 @@ impl Wal {
         options.validate()?;
         disk.create_dir_all(dir)?;
         let lock = disk.lock(&dir.join(LOCK_FILE))?;
-        let queue = disk.write_queue()?;
+        let queue = if options.events { disk.event_queue()? } else { disk.write_queue()? };
         let (start, recovery) = recovery::recover(&*disk, &*queue, dir, &options)?;
         let mut next_segment = SegmentId(1);
         for name in disk.list(dir)? {

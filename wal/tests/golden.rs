@@ -30,6 +30,7 @@ fn options() -> Options {
         pending_size_max: 32 << 10,
         depth_max: 1,
         background: false,
+        events: false,
         new_log_id: 0x7469_6465_6c6f_6731,
     }
 }

@@ -18,19 +18,33 @@
 //! the old content, the new, or a mixture, and a later sync that succeeds says nothing about them.
 //! Never retry a sync and believe it.
 //!
-//! The seam has no clock and no threads. [`WriteQueue::submit`] either performs the write in the
-//! calling thread ([`Submitted::Done`]) or starts it ([`Submitted::Queued`]); the caller then fetches
-//! it with [`WriteQueue::complete`]. Several threads may submit at once.
+//! The seam has no clock. [`WriteQueue::submit`] either performs the write in the calling thread
+//! ([`Submitted::Done`]) or starts it ([`Submitted::Queued`]); the caller then fetches it with
+//! [`WriteQueue::complete`], which waits, or [`WriteQueue::poll`], which does not. Several threads may
+//! submit at once.
+//!
+//! **Event loops** want neither to perform writes nor to wait for them. [`Disk::event_queue`] gives
+//! them a queue all of whose writes are [`Submitted::Queued`], and whose
+//! [`completion_fd`](WriteQueue::completion_fd) becomes readable when something has ended:
+//!
+//! ```text
+//! loop { turn of the sessions; Wal::pump: poll, then submit_all what is due; epoll_wait(completion_fd, ...) }
+//! ```
+//!
+//! On io_uring the kernel itself signals the descriptor and no thread is involved. On the other real
+//! rungs a few writer threads, asleep until told, make blocking writes and signal.
 
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::Result;
 
 mod atomic_file;
+mod bell;
 mod buffer;
 mod device;
 mod directory;
@@ -48,6 +62,7 @@ mod transfer;
 mod trial;
 #[allow(unsafe_code)]
 mod uring;
+mod writer_threads;
 
 pub use atomic_file::replace_file;
 pub use buffer::Buffer;
@@ -98,6 +113,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>>;
     /// A queue for the durable writes of one log.
     fn write_queue(&self) -> Result<Box<dyn WriteQueue>>;
+    /// A queue that never performs a write in the calling thread and tells an event loop of what has
+    /// ended, by its [`completion_fd`](WriteQueue::completion_fd). The default, for disks whose
+    /// queues are stepped by hand, is [`write_queue`](Disk::write_queue).
+    fn event_queue(&self) -> Result<Box<dyn WriteQueue>> {
+        self.write_queue()
+    }
     /// What this disk needs and bears.
     fn profile(&self) -> Profile;
 }
@@ -157,6 +178,11 @@ pub struct Completion {
 pub trait WriteQueue: Send + Sync + fmt::Debug {
     /// Starts or performs a durable write.
     fn submit(&self, write: DurableWrite) -> Submitted;
+    /// As [`submit`](WriteQueue::submit) for several writes, with one system call where the rung can;
+    /// the outcomes are in the order of the writes.
+    fn submit_all(&self, writes: Vec<DurableWrite>) -> Vec<Submitted> {
+        writes.into_iter().map(|write| self.submit(write)).collect()
+    }
     /// Waits until at least one queued write has ended and returns those that have. Returns an
     /// empty list at once if none is queued. One thread at a time may wait here.
     fn complete(&self) -> Vec<Completion>;
@@ -164,6 +190,13 @@ pub trait WriteQueue: Send + Sync + fmt::Debug {
     /// every write in the calling thread.
     fn poll(&self) -> Vec<Completion> {
         Vec::new()
+    }
+    /// A descriptor that is readable when something may have ended that was not fetched;
+    /// [`poll`](WriteQueue::poll) makes it unreadable again. It may be readable once too often, never
+    /// too seldom. Good for `epoll` with either trigger. `None` on queues made without it: see
+    /// [`Disk::event_queue`].
+    fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The rung and what goes with it are settled once, when the disk is opened: see
 //! [`probe`](super::probe) for how. Everything else is spread over files of one noun each: open
-//! files, directories, the lock file, maps, and one queue for each way of writing durably.
+//! files, directories, the lock file, maps, and one queue for each way of writing durably. For event
+//! loops io_uring signals its completions itself; the other rungs are put behind writer threads.
 //!
 //! ```
 //! use strandline_wal::disk::{Disk, OpenMode, RealDisk};
@@ -30,6 +31,7 @@ use super::pwritev2::Pwritev2Queue;
 use super::real_file::{Access, SyncCall};
 use super::trial::SECTOR;
 use super::uring::UringQueue;
+use super::writer_threads::WriterThreads;
 use super::{
     ALIGNMENT_MAX, Disk, File, Lock, Map, OpenMode, Profile, Rung, WriteQueue, directory,
     fdatasync, io_error, lock_file, mapped_file, probe, pwritev2, real_file, uring,
@@ -155,6 +157,15 @@ impl Disk for RealDisk {
 
     fn write_queue(&self) -> Result<Box<dyn WriteQueue>> {
         queue_of(self.rung, &self.dir)
+    }
+
+    fn event_queue(&self) -> Result<Box<dyn WriteQueue>> {
+        if self.rung == Rung::IoUring {
+            return Ok(Box::new(UringQueue::with_bell(&self.dir)?));
+        }
+        let inner = queue_of(self.rung, &self.dir)?;
+        let writers_max = self.profile().depth_max;
+        Ok(Box::new(WriterThreads::new(inner, writers_max, &self.dir)?))
     }
 
     fn profile(&self) -> Profile {

@@ -34,7 +34,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +42,7 @@ use std::time::Duration;
 use io_uring::{EnterFlags, IoUring, opcode, types};
 use rustix::io::ReadWriteFlags;
 
+use super::bell::Bell;
 use super::pwritev2::write_durably;
 use super::real_file::RealFile;
 use super::transfer::{TRANSFER_MAX, no_progress, offset_after, settled};
@@ -79,6 +80,8 @@ struct State {
 
 /// Durable writes through one ring.
 pub(super) struct UringQueue {
+    /// Rung by the kernel at each completion, for event loops.
+    bell: Option<Bell>,
     /// Invariant: the submission side is touched only under `state`, the completion side only under
     /// `waiter`.
     ring: IoUring,
@@ -104,7 +107,23 @@ impl UringQueue {
         let ring = set_up().map_err(|error| io_error("io_uring_setup", dir, 0, error))?;
         let slots = std::array::from_fn(|_| None);
         let state = Mutex::new(State { slots, refused: false });
-        Ok(Self { ring, state, waiter: Mutex::new(()) })
+        Ok(Self { bell: None, ring, state, waiter: Mutex::new(()) })
+    }
+
+    /// As [`UringQueue::new`], with a descriptor that tells an event loop of completions. The kernel
+    /// signals at all of them: its variant for "asynchronous" ones leaves out what was not handed to
+    /// a worker thread, and so nearly every direct write.
+    ///
+    /// # Errors
+    ///
+    /// As for [`UringQueue::new`], and that of [`Bell::new`].
+    pub(super) fn with_bell(dir: &Path) -> Result<Self> {
+        let mut queue = Self::new(dir)?;
+        let bell = Bell::new(dir)?;
+        let registered = queue.ring.submitter().register_eventfd(bell.as_fd().as_raw_fd());
+        registered.map_err(|error| io_error("io_uring_register", dir, 0, error))?;
+        queue.bell = Some(bell);
+        Ok(queue)
     }
 
     /// A panic under this lock is a broken invariant of ours; the slots are whole even then.
@@ -112,16 +131,48 @@ impl UringQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the kernel what remains of the write in `slot`. After an error the kernel does not
-    /// have it and never will.
-    fn start(&self, state: &mut State, slot: usize) -> Result<()> {
+    /// Gives the kernel what remains of the writes in `slots`, with one call. Returns how many of
+    /// them it took, the first ones; after an error it does not have the others and never will.
+    fn start(&self, state: &mut State, slots: &[usize]) -> (usize, Result<()>) {
+        let mut pushed = 0;
+        let mut result = Ok(());
+        for slot in slots {
+            match self.push(state, *slot) {
+                Ok(()) => pushed += 1,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        let mut started = 0;
+        while started < pushed {
+            match persist_while_busy(|| match self.ring.submitter().submit()? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                count => Ok(count),
+            }) {
+                Ok(count) => started += count,
+                Err(error) => {
+                    state.refused = true;
+                    let flight = state.slots[slots[started]].as_ref();
+                    let flight = flight.expect("only a slot in use is started");
+                    return (started, Err(flight.failed_at("io_uring_enter", error)));
+                }
+            }
+        }
+        assert_eq!(started, pushed, "what was in the ring are our entries");
+        (started, result)
+    }
+
+    /// Puts an entry for what remains of the write in `slot` into the ring.
+    fn push(&self, state: &State, slot: usize) -> Result<()> {
         let flight = state.slots[slot].as_ref().expect("only a slot in use is started");
         let DurableWrite { offset, bytes, .. } = &flight.write;
         let file = RealFile::of(&flight.write)?;
         let position = offset_after(file.path(), *offset, flight.done)?;
-        let failed = |error| io_error("io_uring_enter", file.path(), position, error);
         if state.refused {
-            return Err(failed(io::Error::other("the ring refused an earlier write")));
+            let error = io::Error::other("the ring refused an earlier write");
+            return Err(flight.failed_at("io_uring_enter", error));
         }
         let rest = &bytes[flight.done..];
         let len = u32::try_from(rest.len().min(TRANSFER_MAX)).expect("a transfer fits a u32");
@@ -139,24 +190,8 @@ impl UringQueue {
         // the queue's invariant. The test `dropping_a_queue_waits_for_what_is_in_flight` in
         // `tests/real_disk.rs` would break it.
         let pushed = unsafe { submission.push(&entry) };
-        pushed.expect("the ring was empty, as every entry is submitted under the lock");
-        // Makes the entry visible to the kernel.
-        drop(submission);
-        let result = persist_while_busy(|| match self.ring.submitter().submit()? {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            count => Ok(count),
-        });
-        match result {
-            Ok(count) => {
-                assert_eq!(count, 1, "one entry was in the ring");
-                Ok(())
-            }
-            Err(error) => {
-                let error = failed(error);
-                state.refused = true;
-                Err(error)
-            }
-        }
+        pushed.expect("the ring has an entry for each slot, and every entry is submitted");
+        Ok(())
     }
 
     /// Takes what the kernel has finished. The caller holds `waiter`.
@@ -180,7 +215,7 @@ impl UringQueue {
             Some(result) => return Some(Completion { id, result }),
             None => state.slots[slot] = Some(flight),
         }
-        let error = self.start(state, slot).err()?;
+        let error = self.start(state, &[slot]).1.err()?;
         state.slots[slot] = None;
         Some(Completion { id, result: Err(error) })
     }
@@ -215,13 +250,48 @@ impl WriteQueue for UringQueue {
             return Submitted::Done(write_durably(&write));
         };
         state.slots[slot] = Some(Flight { write, done: 0, attempts: 0 });
-        match self.start(&mut state, slot) {
-            Ok(()) => Submitted::Queued,
-            Err(error) => {
+        match self.start(&mut state, &[slot]) {
+            (_, Ok(())) => Submitted::Queued,
+            (_, Err(error)) => {
                 state.slots[slot] = None;
                 Submitted::Done(Err(error))
             }
         }
+    }
+
+    fn submit_all(&self, writes: Vec<DurableWrite>) -> Vec<Submitted> {
+        let mut outcomes: Vec<Option<Submitted>> = Vec::with_capacity(writes.len());
+        let mut rest = Vec::new();
+        let mut slots = Vec::new();
+        let mut state = self.state();
+        for write in writes {
+            let free = state.slots.iter().position(Option::is_none).filter(|_| !state.refused);
+            match (RealFile::of(&write), free) {
+                (Ok(_), Some(slot)) => {
+                    state.slots[slot] = Some(Flight { write, done: 0, attempts: 0 });
+                    slots.push((outcomes.len(), slot));
+                    outcomes.push(Some(Submitted::Queued));
+                }
+                // Refused with an error, or too many: below, outside of the lock.
+                _ => {
+                    rest.push((outcomes.len(), write));
+                    outcomes.push(None);
+                }
+            }
+        }
+        let in_ring: Vec<usize> = slots.iter().map(|(_, slot)| *slot).collect();
+        let (started, result) = self.start(&mut state, &in_ring);
+        if let Err(error) = result {
+            for (outcome, slot) in &slots[started..] {
+                state.slots[*slot] = None;
+                outcomes[*outcome] = Some(Submitted::Done(Err(error.duplicate())));
+            }
+        }
+        drop(state);
+        for (outcome, write) in rest {
+            outcomes[outcome] = Some(Submitted::Done(write_durably(&write)));
+        }
+        outcomes.into_iter().map(|outcome| outcome.expect("each was given one")).collect()
     }
 
     fn complete(&self) -> Vec<Completion> {
@@ -237,8 +307,16 @@ impl WriteQueue for UringQueue {
     }
 
     fn poll(&self) -> Vec<Completion> {
+        if let Some(bell) = &self.bell {
+            // First: a bell that rings from here on is for what is not taken below.
+            bell.silence();
+        }
         let _turn = self.waiter.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_busy() { self.take() } else { Vec::new() }
+    }
+
+    fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.bell.as_ref().map(Bell::as_fd)
     }
 }
 
@@ -279,10 +357,14 @@ impl Flight {
     }
 
     fn failed(&self, error: io::Error) -> Error {
+        self.failed_at("write", error)
+    }
+
+    fn failed_at(&self, operation: &'static str, error: io::Error) -> Error {
         let position =
             self.write.offset.saturating_add(u64::try_from(self.done).unwrap_or(u64::MAX));
         let path = RealFile::of(&self.write).map_or(Path::new(""), RealFile::path);
-        io_error("write", path, position, error)
+        io_error(operation, path, position, error)
     }
 }
 
