@@ -310,10 +310,7 @@ impl Run<'_> {
         self.reader = None;
         if !self.choices.any::<bool>() {
             let _ = self.wal.close();
-            // Closing may be what crashes.
-            if !self.disk.is_down() {
-                return self.compare();
-            }
+            return self.compare();
         }
         self.crash();
     }
@@ -335,6 +332,8 @@ impl Run<'_> {
 
     /// Opens the log and compares it with what may be there; that is then all that was there.
     fn compare(&mut self) {
+        // Closing may have been what crashed.
+        self.disk.restart();
         self.disk.clear_faults();
         self.disk.set_full(false);
         self.reader = None;

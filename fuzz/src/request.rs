@@ -70,7 +70,7 @@ fn parse(bytes: &[u8], cuts: &[usize], limits: &Limits) -> Found {
                 Ok(Parsed::Nothing(taken)) => taken,
                 Ok(Parsed::Request(taken)) => {
                     let args = parser.args(buffer);
-                    assert!(args.len() > 0 && taken <= buffer.len(), "a request has a name");
+                    assert!(!args.is_empty() && taken <= buffer.len(), "a request has a name");
                     found.requests.push(args.from(0).map(<[u8]>::to_vec).collect());
                     taken
                 }

@@ -142,7 +142,9 @@ mod tests {
     #[test]
     fn good_files_stay_as_they_are_and_get_their_checksums_back() {
         let record = crate::seeds::record(b"payload");
-        let files: [(Vec<u8>, fn(&mut [u8]), usize); 5] = [
+        // A good file, who gives it its checksums back, and where one of them lies.
+        type Case = (Vec<u8>, fn(&mut [u8]), usize);
+        let files: [Case; 5] = [
             (crate::segment::short().first_segment(), segment, HEADER_CRC_AT),
             (crate::manifest::sample(".table"), table, 28),
             (crate::manifest::sample("MANIFEST-"), manifest, 36),

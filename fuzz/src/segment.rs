@@ -94,8 +94,11 @@ fn has_any(file: &[u8], path: &Path) -> bool {
     has_group || SegmentHeader::decode(file, path).is_ok_and(|header| header.is_some())
 }
 
+/// What a log holds.
+type Records = Vec<(Lsn, Vec<u8>)>;
+
 /// Does with the log what can be done; returns its records and whether all that it holds was read.
-fn visit(disk: &Arc<SimulatedDisk>) -> Option<(Vec<(Lsn, Vec<u8>)>, bool)> {
+fn visit(disk: &Arc<SimulatedDisk>) -> Option<(Records, bool)> {
     for path in segments(disk) {
         let text = inspect_segment(&**disk, &path).expect("a file that is there is described");
         assert!(!text.is_empty());

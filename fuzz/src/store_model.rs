@@ -260,9 +260,7 @@ impl Run<'_> {
         self.views.clear();
         if self.choices.any() {
             let _ = self.db.close();
-            if !self.disk.is_down() {
-                return self.compare();
-            }
+            return self.compare();
         }
         self.crash();
     }
@@ -285,6 +283,8 @@ impl Run<'_> {
 
     /// Opens the store: it shows one of the states that a crash may leave, which is then the present.
     fn compare(&mut self) {
+        // Closing may have been what crashed.
+        self.disk.restart();
         self.disk.clear_faults();
         self.disk.set_full(false);
         self.db = store::open(&self.disk).expect("a store without damage opens");
@@ -370,8 +370,11 @@ fn collect(view: &View, keyspace: KeyspaceId, range: Range) -> Result<Vec<(Vec<u
     pairs.map(|pair| pair.map(|(key, value)| (key, value.to_vec()))).collect()
 }
 
-/// Keys and the lengths of their values, for messages.
-fn summary(state: &State) -> Vec<(&'static str, Vec<(Vec<u8>, usize)>)> {
+/// A keyspace, and its keys with the lengths of their values.
+type Summary = (&'static str, Vec<(Vec<u8>, usize)>);
+
+/// A state as messages show it.
+fn summary(state: &State) -> Vec<Summary> {
     let lens = |(key, value): (&'_ Vec<u8>, &Vec<u8>)| (key.clone(), value.len());
     state.iter().map(|(name, pairs)| (*name, pairs.iter().map(lens).collect())).collect()
 }

@@ -22,8 +22,11 @@ const DIR: &str = "/t";
 /// Cells that a walk visits at most: a forged block may hold very many in few bytes.
 const STEPS_MAX: usize = 3000;
 
+/// Where a cell lies in the order.
+type Place = (Vec<u8>, Reverse<Index>);
+
 /// What a table holds, in the engine's order.
-type Model = BTreeMap<(Vec<u8>, Reverse<Index>), Option<Vec<u8>>>;
+type Model = BTreeMap<Place, Option<Vec<u8>>>;
 
 /// See the module's documentation.
 pub(crate) fn run(input: &[u8]) {
@@ -92,8 +95,8 @@ fn write(disk: &Arc<dyn Disk>, model: &Model, choices: &mut Choices<'_>) {
     write_table(disk, Path::new(DIR), 1, &cells, options).expect("a disk without faults");
 }
 
-fn cell_of((place, value): (&(Vec<u8>, Reverse<Index>), &Option<Vec<u8>>)) -> Cell {
-    Cell { key: place.0.clone(), index: place.1.0, value: value.clone() }
+fn cell_of(((key, index), value): (&Place, &Option<Vec<u8>>)) -> Cell {
+    Cell { key: key.clone(), index: index.0, value: value.clone() }
 }
 
 /// Does with the table what can be done; whether it verifies is returned with it.
@@ -151,7 +154,7 @@ fn compare(table: &Table, model: &Model, is_sound: bool) {
         Ok(found) => assert!(found == cells, "a walk shows other cells than were written"),
         Err(_) => assert!(!is_sound),
     }
-    for ((key, Reverse(index)), _) in model {
+    for (key, Reverse(index)) in model.keys() {
         for at in [index.0 - 1, index.0, index.0 + 1, u64::MAX].map(Index) {
             let expected = model.range((key.clone(), Reverse(at))..).next();
             let expected = expected.filter(|((other, _), _)| other == key).map(cell_of);
