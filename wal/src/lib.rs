@@ -13,6 +13,7 @@ mod housekeeping;
 mod options;
 mod plan;
 mod preparer;
+mod proof;
 mod reader;
 pub mod record;
 mod recovery;

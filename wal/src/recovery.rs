@@ -16,18 +16,19 @@
 //! very last group cannot be told from one another without another replica; the window is closed by
 //! the marker that follows the last group when the log is idle, because it claims that group.
 //!
-//! What a crash of the process leaves behind may be in the page cache only. So the groups that no
-//! later group claims are written once more, in place and with the same bytes (harmless however it
-//! tears), before anything is built on them (D13). That needs no free space.
+//! What a crash of the process leaves behind may be in the page cache only, and what a failed write
+//! left may be on the disk and not in the cache. So nothing is built on what was read before it was
+//! written once more: see [`proof`](crate::proof). That needs no free space.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::{InUse, Start};
-use crate::disk::{Buffer, Disk, DurableWrite, File, Submitted, WriteQueue};
+use crate::disk::{Disk, WriteQueue};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
+use crate::proof::{self, Proof, write_now};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::survey::{Survey, arrange, survey};
 use crate::window::Window;
@@ -80,13 +81,13 @@ pub(crate) struct Scan {
     /// The highest durable position that a group claims.
     pub claimed: Lsn,
     /// Where the first group stands that nothing claims.
-    unclaimed_offset: u64,
+    pub unclaimed_offset: u64,
     /// Whether the last group is the marker of an orderly close.
     pub closed: bool,
     /// Why there is no valid group at `end_offset`; none at the end of the segment.
     pub refusal: Option<GroupRefusal>,
     /// Whether something of this incarnation stands at or behind `end_offset`.
-    residue: bool,
+    pub residue: bool,
     /// A group behind `end_offset` that claims what is missing there: its offset and claim.
     pub claim: Option<(u64, Lsn)>,
     /// A group behind `end_offset` that is whole but not understood.
@@ -240,19 +241,12 @@ pub(crate) fn recover(
         });
     }
     let (sealed, spares) = arrange(&survey, header)?;
-    if !canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
-        // A process that was killed may have left a spare whose name or length is in the cache only:
-        // what is written to it would go with its name in a power cut.
-        for spare in &spares {
-            spare.file.sync()?;
-        }
-        disk.sync_dir(dir)?;
-    }
-    let bytes_rewritten = match canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE) {
-        true => 0,
-        false => rewrite_unclaimed(queue, &active, &scan)?,
-    };
     let last = Lsn(scan.next.0 - 1);
+    let trusts = canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE);
+    let proof = match trusts {
+        true => Proof::none(&scan),
+        false => proof::write(disk, queue, dir, (&active, &header), &scan, &sealed, &spares)?,
+    };
     let tail = match scan.residue {
         false => Tail::Clean,
         true => {
@@ -263,20 +257,20 @@ pub(crate) fn recover(
         closed: scan.closed && tail == Tail::Clean,
         tail,
         bytes_read: window.bytes_read,
-        bytes_rewritten,
+        bytes_rewritten: proof.bytes_rewritten,
         last,
     };
     let start = Start {
         log_id: header.log_id,
         sealed,
         active: InUse { segment: active, header, offsets: scan.offsets, end: None },
-        next_offset: scan.end_offset,
-        chain: scan.chain,
+        next_offset: proof.next_offset,
+        chain: proof.chain,
         incarnation: header.incarnation,
         spares: keep_spares(disk, dir, options, spares)?,
         trimmed: header.trimmed,
         last,
-        claimed: scan.claimed,
+        claimed: proof.claimed,
         fence: scan.residue,
     };
     Ok((start, recovery))
@@ -299,54 +293,6 @@ fn keep_spares(
         disk.sync_dir(dir)?;
     }
     Ok(spares)
-}
-
-fn rewrite_unclaimed(queue: &dyn WriteQueue, active: &Segment, scan: &Scan) -> Result<u64> {
-    const SLICE_LEN: u64 = 1 << 20;
-    let mut ranges = vec![(0, BLOCK_LEN)];
-    let mut offset = scan.unclaimed_offset;
-    while offset < scan.end_offset {
-        let len = SLICE_LEN.min(scan.end_offset - offset);
-        ranges.push((offset, len));
-        offset += len;
-    }
-    let mut written = 0;
-    for (offset, len) in ranges {
-        let len_usize = usize::try_from(len).expect("a slice is small");
-        let mut bytes = Buffer::with_capacity(len_usize);
-        bytes.resize(len_usize);
-        // Not from the window, where a block that could not be read looks like one full of ones: that
-        // would be written over what is there. What cannot be read now fails the opening instead.
-        let count = active.file.read_at(bytes.as_mut_slice(), offset)?;
-        if count < len_usize {
-            return Err(Error::Corruption {
-                path: active.path.clone(),
-                offset,
-                expected: format!("{len} bytes, which were read a moment ago"),
-                found: format!("{count} bytes"),
-            });
-        }
-        write_now(queue, &active.file, offset, Arc::new(bytes))?;
-        written += len;
-    }
-    Ok(written)
-}
-
-/// Performs one durable write and waits for it.
-pub(crate) fn write_now(
-    queue: &dyn WriteQueue,
-    file: &Arc<dyn File>,
-    offset: u64,
-    bytes: Arc<Buffer>,
-) -> Result<()> {
-    match queue.submit(DurableWrite { id: 0, file: file.clone(), offset, bytes }) {
-        Submitted::Done(result) => result,
-        Submitted::Queued => loop {
-            if let Some(completion) = queue.complete().into_iter().next() {
-                return completion.result;
-            }
-        },
-    }
 }
 
 fn create(

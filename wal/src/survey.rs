@@ -51,6 +51,7 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
             found: format!("one of log {:016x}", other.log_id),
         });
     }
+    check_incarnations(&in_use)?;
     let newest = in_use.last().map(|(_, header)| (header.log_id, header.incarnation));
     if newest.is_some() {
         let older = in_use.iter().rev().skip(1).map(|(segment, _)| segment);
@@ -63,6 +64,18 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
         spares.push(segment);
     }
     Ok(Survey { in_use, spares })
+}
+
+/// An incarnation is given once. A file that has it twice is a copy, or a header that went astray.
+fn check_incarnations(in_use: &[(Segment, SegmentHeader)]) -> Result<()> {
+    let twice = in_use.windows(2).find(|pair| pair[0].1.incarnation == pair[1].1.incarnation);
+    let Some([(_, header), (segment, _)]) = twice else { return Ok(()) };
+    Err(Error::Corruption {
+        path: segment.path.clone(),
+        offset: 0,
+        expected: "an incarnation that no other segment has".into(),
+        found: format!("incarnation {} for the second time", header.incarnation),
+    })
 }
 
 /// A segment without a valid header is a spare whose preparation was cut off, or old and reused by

@@ -55,7 +55,9 @@ impl Window {
         let block_len = usize::try_from(BLOCK_LEN).expect("a small constant");
         let mut at = offset;
         for block in self.bytes.chunks_mut(block_len) {
-            if segment.file.read_at(block, at).is_err() {
+            // Once more, because what is taken for damage here is not asked for again.
+            let read = segment.file.read_at(block, at);
+            if read.or_else(|_| segment.file.read_at(block, at)).is_err() {
                 block.fill(u8::MAX);
             }
             at += BLOCK_LEN;

@@ -200,7 +200,14 @@ pub(crate) fn run(seed: u64) -> Result<Outcome, String> {
                 0 => Fault::Eio,
                 _ => Fault::ALL[random.index(Fault::ALL.len())],
             };
-            disk.fail_at(disk.operations() + 1 + random.below(150), fault);
+            let at = disk.operations() + 1 + random.below(150);
+            match fault {
+                // The write that saves the failed one may fail too.
+                Fault::Eio if random.below(2) == 0 => {
+                    disk.fail_writes_from(at, 1 + random.below(8));
+                }
+                _ => disk.fail_at(at, fault),
+            }
         }
         let ended = work(&disk, &mut random, &mut model, 40);
         disk.clear_faults();

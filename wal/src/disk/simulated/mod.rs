@@ -145,6 +145,7 @@ impl SimulatedDisk {
         state.end_process();
         state.queues.clear();
         state.plan.clear();
+        state.bad_patch = (0, 0);
         state.collect_all();
         Arc::new(SimulatedDisk { state: Arc::new(Mutex::new(state)), generation: None })
     }
@@ -169,9 +170,17 @@ impl SimulatedDisk {
         enter(&self.state).plan.insert(operation, fault);
     }
 
+    /// Lets `count` durable writes and syncs in a row fail with [`Fault::Eio`], from the operation with
+    /// this number on: a disk that fails a write tends to fail the next one too.
+    pub fn fail_writes_from(&self, operation: u64, count: u64) {
+        enter(&self.state).bad_patch = (operation, count);
+    }
+
     /// Forgets all faults that are still planned.
     pub fn clear_faults(&self) {
-        enter(&self.state).plan.clear();
+        let mut state = enter(&self.state);
+        state.plan.clear();
+        state.bad_patch = (0, 0);
     }
 
     /// Whether a planned crash took the disk down.

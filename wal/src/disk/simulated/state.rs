@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) down: Option<Fault>,
     /// Which operation meets which fault.
     pub(super) plan: BTreeMap<u64, Fault>,
+    /// From which operation on how many durable writes and syncs fail.
+    pub(super) bad_patch: (u64, u64),
     /// Held lock files.
     pub(super) locks: BTreeSet<FileId>,
     /// Durable writes under way.
@@ -92,6 +94,7 @@ impl State {
             generation: 0,
             down: None,
             plan: BTreeMap::new(),
+            bad_patch: (0, 0),
             locks: BTreeSet::new(),
             queues: BTreeMap::new(),
             stepped: false,
@@ -125,8 +128,19 @@ impl State {
         let _ = self.random.next_u64();
         let planned = self.plan.remove(&self.counters.operations);
         let fault = planned.filter(|fault| operation.meets(*fault));
+        let fault = fault.or_else(|| self.fault_of_bad_patch(operation));
         self.counters.faults += u64::from(fault.is_some());
         Ok(fault)
+    }
+
+    fn fault_of_bad_patch(&mut self, operation: Operation) -> Option<Fault> {
+        let (from, count) = self.bad_patch;
+        let meets = matches!(operation, Operation::DurableWrite | Operation::Sync);
+        if !meets || count == 0 || self.counters.operations < from {
+            return None;
+        }
+        self.bad_patch.1 -= 1;
+        Some(Fault::Eio)
     }
 
     /// Whether an operation through a handle of this generation can take place.
