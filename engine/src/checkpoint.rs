@@ -3,10 +3,14 @@
 //! A checkpoint is the set of tables of one version and a manifest that names them; taking one costs
 //! nothing, and holding it keeps its files. What is only in memtables is not in it: the log has that.
 //!
-//! Taking one over: its files lie in a directory beside the state, complete and synced. Every table is
-//! written anew, cell by cell, under a number of this engine; that checks every checksum on the way. Then
-//! one edit of the manifest puts all of them in the place of all that was there. A crash before that
-//! edit leaves the old state and some files that the next opening removes; after it, the new state.
+//! Taking one over: its files lie in a directory beside the state, complete and synced. The checksum of
+//! every table is held against its manifest's, and the file gets a second name, with a number of this
+//! engine. Then one edit of the manifest puts all of them in the place of all that was there. A crash
+//! before that edit leaves the old state and some names that the next opening removes; after it, the new
+//! state.
+//!
+//! A table of a checkpoint goes by the name of its content, so that whoever has the same file already,
+//! from an earlier checkpoint, does not need it again.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -14,15 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use strandline_wal::canary;
-use strandline_wal::disk::Disk;
 
-use crate::iter::Cursor;
 use crate::manifest::contents::Contents;
 use crate::manifest::edit::{Edit, Flushed};
 use crate::manifest::encode_base;
-use crate::manifest::replay::replay;
+use crate::manifest::replay::{corruption, replay};
 use crate::memtable::Memtable;
-use crate::table::{BlockCache, Table, TableMeta, TableWriter, file_name};
+use crate::table::{Table, TableId, TableMeta};
 use crate::{Engine, Error, Index, Result};
 
 /// The name under which a checkpoint's manifest goes.
@@ -43,6 +45,8 @@ pub struct CheckpointFile {
     pub name: String,
     /// Its length in bytes.
     pub len: u64,
+    /// CRC-32 over all of it.
+    pub checksum: u32,
 }
 
 impl Checkpoint {
@@ -71,10 +75,12 @@ impl Checkpoint {
     /// Its files, the manifest first.
     pub fn files(&self) -> Vec<CheckpointFile> {
         let len = u64::try_from(self.manifest.len()).expect("lengths fit 64 bits");
-        let manifest = CheckpointFile { name: MANIFEST_NAME.into(), len };
+        let checksum = crc32fast::hash(&self.manifest);
+        let manifest = CheckpointFile { name: MANIFEST_NAME.into(), len, checksum };
         let table = |table: &Arc<Table>| {
             let meta = table.meta();
-            CheckpointFile { name: file_name(meta.id), len: meta.size }
+            let (name, len) = (meta.content_name(), meta.size);
+            CheckpointFile { name, len, checksum: meta.checksum }
         };
         std::iter::once(manifest).chain(self.tables.iter().map(table)).collect()
     }
@@ -94,10 +100,26 @@ impl Checkpoint {
 pub struct Adoption {
     contents: Contents,
     staging: PathBuf,
-    /// Tables that are not written yet, with their levels.
+    /// Tables that have no name here yet, with their levels.
     waiting: VecDeque<(u8, TableMeta)>,
-    /// Tables that are.
+    /// Tables that have, and their new numbers.
     made: Vec<(u8, TableMeta)>,
+}
+
+/// How far a checkpoint has been taken over.
+#[derive(Debug)]
+pub enum Adopted {
+    /// There are more tables.
+    Part,
+    /// All tables are here.
+    All,
+    /// This file is not what the manifest says, and is to be brought anew; then go on.
+    Damaged {
+        /// Its name in the checkpoint.
+        name: String,
+        /// What is wrong with it.
+        error: Error,
+    },
 }
 
 impl Adoption {
@@ -154,31 +176,46 @@ impl Engine {
         Ok(Adoption { contents, staging: staging.to_path_buf(), waiting, made: Vec::new() })
     }
 
-    /// Writes one table of the checkpoint; returns whether all are written.
+    /// Checks one table of the checkpoint and gives it a name here.
     ///
     /// # Errors
     ///
-    /// If a table is damaged, or what the disk refuses. The checkpoint can then only be given up.
-    pub fn adopt_slice(&self, adoption: &mut Adoption) -> Result<bool> {
-        let Some((level, meta)) = adoption.waiting.pop_front() else { return Ok(true) };
-        let disk: &Arc<dyn Disk> = &self.place.disk;
-        // Each cell is read once.
-        let table = Table::open(disk, &adoption.staging, meta, BlockCache::new(0))?;
-        let mut writer = self.place.create()?;
-        let copied = copy(&table, &mut writer);
-        if let Err(error) = copied {
-            writer.abandon();
-            return Err(error);
+    /// What the disk refuses. The checkpoint can then only be given up.
+    pub fn adopt_slice(&self, adoption: &mut Adoption) -> Result<Adopted> {
+        let Some((level, meta)) = adoption.waiting.front() else { return Ok(Adopted::All) };
+        let name = meta.content_name();
+        let number = self.place.next_table.fetch_add(1, Ordering::Relaxed);
+        let here = TableMeta { id: TableId(number), ..meta.clone() };
+        let level = *level;
+        let path = self.table_path(here.id);
+        self.place.disk.link(&adoption.staging.join(&name), &path)?;
+        if let Err(error) = self.check_file(&here) {
+            self.place.disk.remove(&path)?;
+            return Ok(Adopted::Damaged { name, error });
         }
-        let made = writer.finish()?;
-        let same = (made.cells, made.tombstones, made.index_min, made.index_max);
-        let meta = table.meta();
-        if same != (meta.cells, meta.tombstones, meta.index_min, meta.index_max) {
-            let reason = format!("table {} has other cells than it says", meta.id);
-            return Err(Error::Malformed { what: "checkpoint", offset: 0, reason });
+        adoption.waiting.pop_front();
+        adoption.made.push((level, here));
+        Ok(if adoption.waiting.is_empty() { Adopted::All } else { Adopted::Part })
+    }
+
+    /// Whether a table's file is, byte by byte, what its entry in a manifest says.
+    fn check_file(&self, meta: &TableMeta) -> Result<()> {
+        let table = self.open_table(meta)?;
+        let found = crc32fast::hash(table.bytes());
+        if found == meta.checksum {
+            return Ok(());
         }
-        adoption.made.push((level, made));
-        Ok(adoption.waiting.is_empty())
+        let path = self.table_path(meta.id);
+        let expected = format!("a file with the checksum {:#010x}", meta.checksum);
+        Err(corruption(&path, 0, expected, format!("{found:#010x}")).into())
+    }
+
+    /// The path of the file that goes by this name in checkpoints, if it is part of the state.
+    pub fn find_file(&self, name: &str) -> Option<PathBuf> {
+        let state = self.state();
+        let mut tables = state.version.tables();
+        let found = tables.find(|table| table.meta().content_name() == name)?;
+        Some(self.table_path(found.meta().id))
     }
 
     /// Puts the checkpoint in the place of everything that is here, atomically. Called by the applier,
@@ -227,16 +264,6 @@ impl Engine {
         self.applied.store(index.0, Ordering::Release);
         Ok(())
     }
-}
-
-fn copy(table: &Arc<Table>, writer: &mut TableWriter) -> Result<()> {
-    let mut cursor = table.cursor_past_cache();
-    cursor.first()?;
-    while let Some(cell) = cursor.cell() {
-        writer.add(cell)?;
-        cursor.next()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -306,7 +333,7 @@ mod tests {
         put(&engine, 6, "in memory");
         stage(disk, checkpoint)?;
         let mut adoption = engine.adopt(Path::new(STAGING))?;
-        while !engine.adopt_slice(&mut adoption)? {}
+        while !matches!(engine.adopt_slice(&mut adoption)?, Adopted::All) {}
         engine.install_adoption(&adoption)?;
         Ok(engine)
     }
@@ -369,14 +396,39 @@ mod tests {
         let engine = open(&disk).unwrap();
         stage(&disk, &checkpoint).unwrap();
         let name = checkpoint.files()[1].name.clone();
-        disk.flip_bit(&Path::new(STAGING).join(name), 8 * 100);
+        disk.flip_bit(&Path::new(STAGING).join(&name), 8 * 100);
         let mut adoption = engine.adopt(Path::new(STAGING)).unwrap();
-        let refused = loop {
-            match engine.adopt_slice(&mut adoption) {
-                Ok(done) => assert!(!done, "the damage was not seen"),
-                Err(error) => break error,
+        let (damaged, error) = loop {
+            match engine.adopt_slice(&mut adoption).unwrap() {
+                Adopted::Damaged { name, error } => break (name, error),
+                Adopted::Part => {}
+                Adopted::All => panic!("the damage was not seen"),
             }
         };
-        assert!(refused.to_string().contains("table"), "{refused}");
+        assert_eq!(damaged, name, "{error}");
+        // It is brought anew, and the rest goes on from there.
+        disk.flip_bit(&Path::new(STAGING).join(name), 8 * 100);
+        while !matches!(engine.adopt_slice(&mut adoption).unwrap(), Adopted::All) {}
+        engine.install_adoption(&adoption).unwrap();
+        engine.verify().unwrap();
+    }
+
+    /// What was taken over is the same file, and is found by the name of its content.
+    #[test]
+    fn files_that_are_here_already_are_found() {
+        let source = source();
+        let disk = SimulatedDisk::new(4);
+        let engine = take_over(&disk, &source.checkpoint()).unwrap();
+        for file in source.checkpoint().files().iter().skip(1) {
+            let path = engine.find_file(&file.name).unwrap();
+            assert_eq!(crc32fast::hash(&disk.visible_content(&path).unwrap()), file.checksum);
+        }
+        assert_eq!(engine.checkpoint().files()[1..], source.checkpoint().files()[1..]);
+        assert!(engine.find_file("another").is_none());
+        // And from there to a third.
+        let disk = SimulatedDisk::new(5);
+        let third = take_over(&disk, &engine.checkpoint()).unwrap();
+        assert_eq!(third.digest().unwrap(), source.digest().unwrap());
+        third.verify().unwrap();
     }
 }

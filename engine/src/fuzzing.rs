@@ -67,7 +67,7 @@ impl Table {
         Ok(Table(table::Table::open(
             disk,
             dir,
-            table::TableMeta { id: TableId(id), ..meta },
+            table::TableMeta { id: TableId(id), written_as: TableId(id), ..meta },
             cache,
         )?))
     }

@@ -35,7 +35,7 @@ mod tests;
 
 pub use batch::{Batch, Op};
 pub use changes::Changes;
-pub use checkpoint::{Adoption, Checkpoint, CheckpointFile};
+pub use checkpoint::{Adopted, Adoption, Checkpoint, CheckpointFile};
 pub use compaction::pacing::PRESSURE_MAX;
 pub use db::{Commit, Db, DbOptions, Durability, group_dir, log_dir, state_dir};
 pub use engine::Engine;

@@ -1,11 +1,11 @@
 //! What a replica does with its store beyond what everybody may: it appends to the log itself, says
 //! what is committed, and decides how much of the log is kept. See [`Commit::WhenTold`](crate::Commit).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use strandline_wal::{Lsn, Wal};
 
-use crate::{Adoption, Checkpoint, Db, Index, Result};
+use crate::{Adopted, Adoption, Checkpoint, Db, Index, Result};
 
 impl Db {
     /// Says that everything up to `index` is committed: what of it is durable is applied. Returns the
@@ -83,13 +83,18 @@ impl Db {
         self.inner.engine.adopt(staging)
     }
 
-    /// Writes one table of the checkpoint; returns whether all are written.
+    /// Checks one table of the checkpoint and gives it a name here.
     ///
     /// # Errors
     ///
-    /// If a table is damaged, or what the disk refuses: the checkpoint is then of no use.
-    pub fn adopt_slice(&self, adoption: &mut Adoption) -> Result<bool> {
+    /// What the disk refuses: the checkpoint is then of no use.
+    pub fn adopt_slice(&self, adoption: &mut Adoption) -> Result<Adopted> {
         self.inner.engine.adopt_slice(adoption)
+    }
+
+    /// The path of the file that goes by this name in checkpoints, if it is part of the state.
+    pub fn find_file(&self, name: &str) -> Option<PathBuf> {
+        self.inner.engine.find_file(name)
     }
 
     /// Puts the checkpoint in the place of the state, the machine's included, and lets the log begin

@@ -205,7 +205,9 @@ mod tests {
         let full = |key: &str| full_key(KeyspaceId(1), key.as_bytes());
         TableMeta {
             id: TableId(id),
+            written_as: TableId(id),
             size,
+            checksum: 0,
             smallest: full(keys.0),
             largest: full(keys.1),
             index_min: Index(id),

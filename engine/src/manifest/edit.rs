@@ -132,7 +132,9 @@ impl Edit {
         }
         for (level, table) in &self.added {
             put_u64(&mut bytes, table.id.0);
-            put_u64(&mut bytes, u64::from(*level));
+            put_u64(&mut bytes, table.written_as.0);
+            bytes.extend_from_slice(&u32::from(*level).to_le_bytes());
+            bytes.extend_from_slice(&table.checksum.to_le_bytes());
             put_u64(&mut bytes, table.size);
             put_u64(&mut bytes, table.cells);
             put_u64(&mut bytes, table.tombstones);
@@ -200,7 +202,7 @@ fn decode_edit(input: &mut Input<'_>, is_flushed: bool) -> Result<Edit, String> 
     }
     for _ in 0..removed {
         let id = TableId(input.u64()?);
-        edit.removed.push((input.level()?, id));
+        edit.removed.push((level(input.u64()?)?, id));
     }
     Ok(edit)
 }
@@ -217,7 +219,9 @@ fn decode_keyspace(input: &mut Input<'_>) -> Result<Keyspace, String> {
 
 fn decode_table(input: &mut Input<'_>) -> Result<(u8, TableMeta), String> {
     let id = TableId(input.u64()?);
-    let level = input.level()?;
+    let written_as = TableId(input.u64()?);
+    let level = level(u64::from(input.u32()?))?;
+    let checksum = input.u32()?;
     let [size, cells, tombstones] = [input.u64()?, input.u64()?, input.u64()?];
     let [index_min, index_max] = [Index(input.u64()?), Index(input.u64()?)];
     let smallest_len = input.len(FULL_KEY_LEN_MAX)?;
@@ -230,7 +234,18 @@ fn decode_table(input: &mut Input<'_>) -> Result<(u8, TableMeta), String> {
     if smallest.len() < crate::key::KEYSPACE_LEN || largest.len() < crate::key::KEYSPACE_LEN {
         return Err(format!("table {} with a key that is too short", id.0));
     }
-    let table = TableMeta { id, size, smallest, largest, index_min, index_max, cells, tombstones };
+    let table = TableMeta {
+        id,
+        written_as,
+        size,
+        checksum,
+        smallest,
+        largest,
+        index_min,
+        index_max,
+        cells,
+        tombstones,
+    };
     Ok((level, table))
 }
 
@@ -270,12 +285,12 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn level(&mut self) -> Result<u8, String> {
-        let level = self.u64()?;
-        match u8::try_from(level) {
-            Ok(level) if usize::from(level) < LEVELS => Ok(level),
-            _ => Err(format!("level {level} where {LEVELS} are known")),
-        }
+}
+
+fn level(level: u64) -> Result<u8, String> {
+    match u8::try_from(level) {
+        Ok(level) if usize::from(level) < LEVELS => Ok(level),
+        _ => Err(format!("level {level} where {LEVELS} are known")),
     }
 }
 
@@ -286,7 +301,9 @@ pub(crate) mod tests {
     pub(crate) fn sample() -> Edit {
         let table = TableMeta {
             id: TableId(7),
+            written_as: TableId(5),
             size: 4096,
+            checksum: 0x1234_5678,
             smallest: vec![0, 0, 0, 0, b'a'],
             largest: vec![0, 0, 0, 1, b'z'],
             index_min: Index(3),

@@ -103,10 +103,12 @@ fn describe_edit(edit: &Edit) -> String {
     }
     for (level, table) in &edit.added {
         item(format!(
-            "add table {} to level {level}: {} bytes, {} cells, {} tombstones, indexes {}..={}, \
-             keys {} ..= {}",
+            "add table {}, written as {}, to level {level}: {} bytes, crc32 {:08x}, {} cells, \
+             {} tombstones, indexes {}..={}, keys {} ..= {}",
             table.id.0,
+            table.written_as.0,
             table.size,
+            table.checksum,
             table.cells,
             table.tombstones,
             table.index_min,

@@ -210,7 +210,7 @@ fn nonsense_under_right_checksums_is_no_panic() {
 fn another_table_under_this_name_is_foreign() {
     let (_, meta, bytes) = small_table(&TableOptions::default());
     let disk = disk_with(&Path::new("/t").join(file_name(TableId(6))), &bytes);
-    let meta = TableMeta { id: TableId(6), ..meta };
+    let meta = TableMeta { id: TableId(6), written_as: TableId(6), ..meta };
     let refused = Table::open(&disk, Path::new("/t"), meta, BlockCache::new(0));
     assert!(matches!(refused, Err(Error::Wal(strandline_wal::Error::Foreign { .. }))));
 }

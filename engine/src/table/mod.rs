@@ -83,8 +83,13 @@ impl std::fmt::Display for TableId {
 pub(crate) struct TableMeta {
     /// Its name.
     pub id: TableId,
+    /// The number under which its file was written, which every checksum in it covers. That of its
+    /// name, unless the file was taken over from another engine.
+    pub written_as: TableId,
     /// Of its file, in bytes.
     pub size: u64,
+    /// CRC-32 over the whole file.
+    pub checksum: u32,
     /// The full key of its first cell.
     pub smallest: Vec<u8>,
     /// The full key of its last cell.
@@ -97,6 +102,13 @@ pub(crate) struct TableMeta {
     pub cells: u64,
     /// How many of them are tombstones.
     pub tombstones: u64,
+}
+
+impl TableMeta {
+    /// A name for what is in the file, the same wherever the file lies and whatever it is called there.
+    pub(crate) fn content_name(&self) -> String {
+        format!("{:016}-{:08x}-{}.table", self.written_as.0, self.checksum, self.size)
+    }
 }
 
 /// How a table is written; none of it has to be known to read it.

@@ -34,7 +34,8 @@ pub(super) fn encode(meta: &TableMeta) -> Vec<u8> {
     section
 }
 
-/// What the section at `offset` says of table `id`, a file of `size` bytes.
+/// What the section at `offset` says of a table written as `id`, a file of `size` bytes. It does not
+/// say the checksum of the file that it stands in.
 ///
 /// # Errors
 ///
@@ -53,7 +54,9 @@ pub(super) fn decode(
     let (smallest, largest) = keys.split_at_checked(smallest_len).ok_or_else(damage)?;
     let meta = TableMeta {
         id,
+        written_as: id,
         size,
+        checksum: 0,
         smallest: smallest.to_vec(),
         largest: largest.to_vec(),
         index_min: Index(fixed.u64(INDEX_MIN_AT)),

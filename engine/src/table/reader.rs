@@ -104,10 +104,10 @@ impl Table {
         let path = dir.join(file_name(meta.id));
         let map = disk.map(&path)?;
         let id = decode_header(&map, &path)?;
-        if id != meta.id {
+        if id != meta.written_as {
             return Err(crate::Error::Wal(strandline_wal::Error::Foreign {
                 path,
-                expected: format!("table {}", meta.id),
+                expected: format!("table {}", meta.written_as),
                 found: format!("table {id}"),
             }));
         }
@@ -117,7 +117,7 @@ impl Table {
             return Err(Damage::new(size, expected, format!("{size} bytes")).of(&path));
         }
         let parts = Parts::decode(&map, id).map_err(|damage| damage.of(&path))?;
-        if parts.meta != meta {
+        if !parts.says(&meta) {
             let offset = parts.footer.properties.offset;
             let damage = Damage::new(
                 offset,
@@ -264,7 +264,7 @@ impl Table {
         extent: Extent,
         compression: Compression,
     ) -> Result<trailer::Section<'_>> {
-        let section = trailer::check(self.bytes(), self.meta.id, extent);
+        let section = trailer::check(self.bytes(), self.meta.written_as, extent);
         let section = section.map_err(|damage| damage.of(&self.path))?;
         if section.compression != compression {
             let found = format!("{:?}", section.compression);
@@ -295,7 +295,8 @@ impl Table {
 pub(crate) fn meta_of(disk: &Arc<dyn Disk>, path: &Path) -> Result<TableMeta> {
     let map = disk.map(path)?;
     let id = decode_header(&map, path)?;
-    Ok(Parts::decode(&map, id).map_err(|damage| damage.of(path))?.meta)
+    let meta = Parts::decode(&map, id).map_err(|damage| damage.of(path))?.meta;
+    Ok(TableMeta { checksum: crc32fast::hash(&map), ..meta })
 }
 
 /// All of a table but its blocks, decoded and checked.
@@ -308,7 +309,14 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Decodes them from the whole file of table `id`.
+    /// Whether the table says of itself what the manifest says. It knows neither its present name nor
+    /// the checksum of its file.
+    pub(super) fn says(&self, meta: &TableMeta) -> bool {
+        let TableMeta { id, checksum, .. } = *meta;
+        TableMeta { id, checksum, ..self.meta.clone() } == *meta
+    }
+
+    /// Decodes them from the whole file of a table written as `id`.
     pub(super) fn decode(file: &[u8], id: TableId) -> std::result::Result<Self, Damage> {
         let footer = Footer::decode(file, id)?;
         let section = |extent| trailer::check(file, id, extent)?.raw();

@@ -37,6 +37,8 @@ pub(crate) struct TableWriter {
     /// Bytes not yet given to the disk; they follow the first `written` ones.
     pending: Vec<u8>,
     written: u64,
+    /// Over the bytes given to the disk.
+    checksum: crc32fast::Hasher,
     /// The block being filled.
     block: BlockBuilder,
     /// Memory for a block that is encoded, and for what compression makes of it.
@@ -45,7 +47,7 @@ pub(crate) struct TableWriter {
     compress_table: CompressScratch,
     index: IndexBuilder,
     filter: Option<FilterBuilder>,
-    /// What is known so far; `size` and `largest` are set at the end.
+    /// What is known so far; `size`, `checksum` and `largest` are set at the end.
     meta: TableMeta,
     /// Whether the file is complete and must stay when the writer is dropped.
     finished: bool,
@@ -81,6 +83,7 @@ impl TableWriter {
             options: options.clone(),
             pending: encode_header(id).to_vec(),
             written: 0,
+            checksum: crc32fast::Hasher::new(),
             block: BlockBuilder::default(),
             encoded: Vec::new(),
             compressed: Vec::new(),
@@ -89,7 +92,9 @@ impl TableWriter {
             filter: options.filters.then(|| FilterBuilder::new(options.filter_bits_per_key)),
             meta: TableMeta {
                 id,
+                written_as: id,
                 size: 0,
+                checksum: 0,
                 smallest: Vec::new(),
                 largest: Vec::new(),
                 index_min: Index(u64::MAX),
@@ -175,6 +180,7 @@ impl TableWriter {
         self.pending.extend_from_slice(&footer.encode());
         self.meta.size = self.position();
         self.write_pending()?;
+        self.meta.checksum = self.checksum.clone().finalize();
         self.file.sync()?;
         self.finished = true;
         Ok(self.meta.clone())
@@ -235,6 +241,7 @@ impl TableWriter {
 
     fn write_pending(&mut self) -> Result<()> {
         self.file.write_at(&self.pending, self.written)?;
+        self.checksum.update(&self.pending);
         self.written = self.position();
         self.pending.clear();
         Ok(())
