@@ -66,7 +66,7 @@ pub use message::{Body, Envelope, FileOffer, Message, SnapshotBody, VoteKind};
 pub use options::Options;
 pub use replica::Replica;
 pub use session::open_session_entry;
-pub use status::{PeerState, PeerStatus, Role, Status};
+pub use status::{PeerState, PeerStatus, Role, Status, Transfer};
 pub use strandline_engine::Index;
 
 /// Names a replica, for ever: a replaced disk is a new replica. Never 0.

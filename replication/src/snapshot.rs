@@ -1,22 +1,25 @@
 //! Bringing a replica up to date that the log cannot: a checkpoint is sent, file by file.
 //!
 //! ```text
-//! leader: pins a checkpoint, offers it            follower: fetches parts, several at a time,
-//!         ---- Offer: files and lengths ---->               into state.incoming/
+//! leader: pins a checkpoint, offers it            follower: fetches parts of what it lacks, several
+//!         ---- Offer: files, checksums ----->               at a time, into state.incoming/
 //!         <--- Fetch: file, offset, length --
 //!         ---- Chunk ------------------------>               ... all files complete and synced:
-//!                                                           writes the tables anew, checking them,
+//!                                                           checks each, links it to the state,
 //!         <--- Done --------------------------               installs them by one edit, begins the
 //!         ---- entries after the checkpoint ->               log anew behind them
 //! ```
 //!
 //! The follower drives, so loss, duplication and order do not matter: what does not come is fetched again.
-//! A crash of the follower keeps the files that were complete; the leader's offer goes on as long as
-//! it is fetched from. The leader keeps the log behind a checkpoint that it is sending, and sends no
-//! more bytes per tick than its settings say.
+//! Files go by their content. What the follower has already, in its state or of an earlier transfer, is
+//! not fetched; a crash of it costs a few megabytes; a leader that was started again, or another one
+//! whose files are the same, goes on where the first was. The leader keeps the files and the log behind a
+//! checkpoint as long as it is fetched from, the log up to a bound, and sends no more bytes per tick than
+//! its settings say.
 
 pub(crate) mod receive;
 pub(crate) mod send;
+pub(crate) mod staging;
 
 use strandline_engine::Index;
 use strandline_wal::canary;
@@ -30,6 +33,10 @@ pub(crate) const CHUNK_LEN_MAX: u32 = 256 << 10;
 
 /// A witness notes how far it has come after so many entries.
 const WITNESS_FLUSH_ENTRIES: u64 = 1024;
+
+/// While a checkpoint is sent the log behind it is kept, so that it is of use when it has come, up to so
+/// many times what is kept for a peer that lags.
+const PINNED_LOGS_MAX: u64 = 4;
 
 /// A checkpoint as the consensus knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +119,7 @@ impl Replica {
                 Ok(())
             }
             SnapshotBody::Chunk { id, file, offset, bytes } => {
-                self.chunk(from, id, (file, offset), &bytes, output)
+                self.chunk(from, id, (file, offset), bytes, output)
             }
             SnapshotBody::Gone { id } => {
                 self.receiver.forget(from, id);
@@ -173,7 +180,11 @@ impl Replica {
         let stats = self.db().log().stats();
         let segments = u64::try_from(stats.segments_in_use).expect("a count fits 64 bits");
         let len = segments.saturating_mul(self.options.db.wal.segment_size);
-        let is_large = len > self.options.retention_bytes_max;
+        let len_max = self.options.retention_bytes_max;
+        let is_large = len > len_max;
+        if len > len_max.saturating_mul(PINNED_LOGS_MAX) {
+            self.give_up_sending();
+        }
         let mut keep_after = self.db().flushed();
         if canary::is_on(canary::LOG_TRIMMED_TOO_FAR) {
             keep_after = self.db().applied();

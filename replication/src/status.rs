@@ -47,8 +47,23 @@ pub struct Status {
     pub membership: Membership,
     /// What a leader knows of the others; elsewhere empty.
     pub peers: Vec<PeerStatus>,
-    /// Bytes received and bytes in all of the snapshot that is being received.
-    pub receiving: Option<(u64, u64)>,
+    /// The snapshot that is being received.
+    pub receiving: Option<Transfer>,
+}
+
+/// How far a snapshot is on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfer {
+    /// Files that are there, whole,
+    pub files: u64,
+    /// of so many.
+    pub files_total: u64,
+    /// Bytes that are there,
+    pub bytes: u64,
+    /// of so many.
+    pub bytes_total: u64,
+    /// How many of them were there before the transfer began, and are not sent; known to the receiver.
+    pub bytes_reused: u64,
 }
 
 /// One peer as its leader sees it.
@@ -70,8 +85,8 @@ pub struct PeerStatus {
     pub lag_ticks: u64,
     /// Whether it has answered within the last election time.
     pub is_active: bool,
-    /// Bytes sent and bytes in all of the snapshot that it is being sent.
-    pub sending: Option<(u64, u64)>,
+    /// The snapshot that it is being sent.
+    pub sending: Option<Transfer>,
 }
 
 /// How a leader feeds a peer.

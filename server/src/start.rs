@@ -171,6 +171,8 @@ impl Opened {
 /// machine to be late in, and a third of a second at the most for writes to stand still.
 const ELECTION_TICKS: u32 = 15;
 const HEARTBEAT_TICKS: u32 = 3;
+/// 50 MB/s: a snapshot leaves most of disk and network to the service.
+const SNAPSHOT_BYTES_PER_TICK: u32 = 512 << 10;
 
 fn open_replica(
     dir: &Path,
@@ -190,6 +192,7 @@ fn open_replica(
         members: members.collect(),
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
+        snapshot_bytes_per_tick: SNAPSHOT_BYTES_PER_TICK,
         seed: Randomness::new().draw(),
         db,
         ..strandline_replication::Options::default()

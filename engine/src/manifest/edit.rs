@@ -284,7 +284,6 @@ impl<'a> Input<'a> {
             _ => Err(format!("a length of {len} over {len_max}")),
         }
     }
-
 }
 
 fn level(level: u64) -> Result<u8, String> {

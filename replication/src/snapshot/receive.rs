@@ -1,29 +1,29 @@
 //! The follower's side: files in `state.incoming/`, then the new state.
 //!
-//! A file is received under another name, synced, and renamed when it is complete: what has its own
-//! name after a crash is whole. The offer is kept beside the files, so that the same offer, made again,
-//! goes on where it was.
+//! Parts are fetched in the order of the files, several at a time; those that come early wait in memory.
+//! What is here, and stays here when the process dies, is the business of [`staging`](super::staging).
+//! When all files are here they are taken over, a table at each tick; one that is found damaged then is
+//! fetched again, alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use strandline_engine::{Adoption, Index};
-use strandline_wal::disk::{Disk, OpenMode, replace_file};
+use bytes::Bytes;
+use strandline_engine::{Adopted, Adoption, Index};
+use strandline_wal::disk::Disk;
 
+use super::staging::{self, Staging, Wrote};
 use super::{CHUNK_LEN_MAX, Point};
 use crate::message::{FileOffer, SnapshotBody};
-use crate::{Error, Output, Replica, ReplicaId, Result};
+use crate::{Error, Output, Replica, ReplicaId, Result, Transfer};
 
 /// The directory, beside the state's.
 pub(crate) const INCOMING_DIR: &str = "state.incoming";
-const OFFER_FILE: &str = "OFFER";
-/// Added to the name of a file that is not complete.
-const PART_SUFFIX: &str = ".part";
 /// No table is larger; the sum of all that an offer may have can be counted.
 const FILE_LEN_MAX: u64 = 1 << 40;
-/// How many parts are fetched at a time.
-const WINDOW: usize = 8;
+/// How many parts are fetched at a time, those included that wait for one before them.
+const WINDOW: usize = 16;
 /// After so many election times without a part the leader is taken to be gone.
 const PATIENCE_ELECTIONS: u64 = 20;
 
@@ -32,24 +32,26 @@ pub(crate) struct Receiver {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     current: Option<Receiving>,
+    /// Whether there may be files of a transfer that has ended, and where the log ended then.
+    leftovers: Option<u64>,
 }
 
 struct Receiving {
     from: ReplicaId,
     id: u64,
     index: Index,
-    files: Vec<FileOffer>,
-    /// Bytes of each file that have not come yet.
-    missing: Vec<u64>,
+    staging: Staging,
     /// What is fetched next: file and offset.
     next: (usize, u64),
     /// What was fetched and has not come, and for how many ticks.
     outstanding: BTreeMap<(u32, u64), u64>,
+    /// What has come and follows what has not.
+    early: BTreeMap<(u32, u64), Bytes>,
     /// Since the last part.
     ticks: u64,
-    /// All files are here, and are being taken over.
+    /// All files were here, and are being taken over.
     adoption: Option<Adoption>,
-    /// All is written; the consensus has been told.
+    /// All is taken over; the consensus has been told.
     is_complete: bool,
 }
 
@@ -59,75 +61,57 @@ fn refused(reason: String) -> Error {
 
 /// Whether a peer may have a file of this name written here.
 fn is_ours(place: usize, name: &str) -> bool {
+    let is_of_table = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
     match place {
         0 => name == "manifest",
-        _ => name.strip_suffix(".table").is_some_and(|digits| {
-            digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_digit())
-        }),
+        _ => name
+            .strip_suffix(".table")
+            .is_some_and(|stem| (1..=64).contains(&stem.len()) && stem.bytes().all(is_of_table)),
     }
-}
-
-/// What the file beside the received ones says.
-fn offer_text(id: u64, index: Index, files: &[FileOffer]) -> String {
-    let mut text = format!("checkpoint {id} at {index}\n");
-    for file in files {
-        text.push_str(&format!("{} {}\n", file.len, file.name));
-    }
-    text
 }
 
 impl Receiver {
     pub(crate) fn new(disk: Arc<dyn Disk>, group_dir: &std::path::Path) -> Self {
-        Self { disk, dir: group_dir.join(INCOMING_DIR), current: None }
+        Self { disk, dir: group_dir.join(INCOMING_DIR), current: None, leftovers: Some(u64::MAX) }
     }
 
     /// The leader does not have it any more.
     pub(crate) fn forget(&mut self, from: ReplicaId, id: u64) {
-        let fetches = |r: &Receiving| (r.from, r.id) == (from, id) && r.adoption.is_none();
+        let fetches = |r: &Receiving| (r.from, r.id) == (from, id) && !r.staging.is_complete();
         if self.current.as_ref().is_some_and(fetches) {
-            self.current = None;
+            self.end();
         }
     }
 
-    /// Bytes that have come, and in all.
-    pub(crate) fn progress(&self) -> Option<(u64, u64)> {
-        let receiving = self.current.as_ref()?;
-        let len: u64 = receiving.files.iter().map(|file| file.len).sum();
-        Some((len - receiving.missing.iter().sum::<u64>(), len))
+    /// Ends the transfer and leaves its files to the next one.
+    fn end(&mut self) {
+        self.current = None;
+        self.leftovers = Some(u64::MAX);
     }
 
-    /// Prepares the directory for an offer; keeps what is complete of the same one.
+    /// How far it is.
+    pub(crate) fn progress(&self) -> Option<Transfer> {
+        self.current.as_ref().map(|receiving| receiving.staging.transfer())
+    }
+
+    /// Prepares the directory for an offer; keeps what is there of the same files.
     fn begin(
         &mut self,
-        from: ReplicaId,
-        id: u64,
+        (from, id): (ReplicaId, u64),
         index: Index,
         files: Vec<FileOffer>,
+        find: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<()> {
-        self.disk.create_dir_all(&self.dir)?;
-        let offer = offer_text(id, index, &files);
-        if self.read(OFFER_FILE).is_none_or(|kept| kept != offer.as_bytes()) {
-            self.clear()?;
-            replace_file(&*self.disk, &self.dir.join(OFFER_FILE), offer.as_bytes())?;
-        }
-        let names = self.disk.list(&self.dir)?;
-        let mut missing = Vec::with_capacity(files.len());
-        for file in &files {
-            let is_here = names.contains(&file.name);
-            missing.push(if is_here { 0 } else { file.len });
-            let part = format!("{}{PART_SUFFIX}", file.name);
-            if names.contains(&part) {
-                self.disk.remove(&self.dir.join(part))?;
-            }
-        }
+        self.current = None;
+        let staging = Staging::begin(Arc::clone(&self.disk), &self.dir, files, find)?;
         self.current = Some(Receiving {
             from,
             id,
             index,
-            files,
-            missing,
+            staging,
             next: (0, 0),
             outstanding: BTreeMap::new(),
+            early: BTreeMap::new(),
             ticks: 0,
             adoption: None,
             is_complete: false,
@@ -135,64 +119,77 @@ impl Receiver {
         Ok(())
     }
 
-    fn read(&self, name: &str) -> Option<Vec<u8>> {
-        let file = self.disk.open(&self.dir.join(name), OpenMode::Read).ok()?;
-        let len = usize::try_from(file.len().ok()?).ok()?;
-        let mut bytes = vec![0; len];
-        let count = file.read_at(&mut bytes, 0).ok()?;
-        bytes.truncate(count);
-        Some(bytes)
-    }
-
     /// Removes all that was received.
-    fn clear(&self) -> Result<()> {
-        for name in self.disk.list(&self.dir)? {
-            self.disk.remove(&self.dir.join(name))?;
+    fn clear(&mut self) -> Result<()> {
+        (self.current, self.leftovers) = (None, None);
+        match self.disk.exists(&self.dir)? {
+            true => staging::clear(&*self.disk, &self.dir),
+            false => Ok(()),
         }
-        Ok(self.disk.sync_dir(&self.dir)?)
     }
 
-    /// Writes a part that was fetched. Whether it was one.
-    fn write(&mut self, place: (u32, u64), bytes: &[u8]) -> Result<bool> {
-        let Some(receiving) = &mut self.current else { return Ok(false) };
-        let at = usize::try_from(place.0).unwrap_or(usize::MAX);
-        let Some(file) = receiving.files.get(at) else { return Ok(false) };
-        let wanted = (file.len - place.1.min(file.len)).min(u64::from(CHUNK_LEN_MAX));
-        if u64::try_from(bytes.len()) != Ok(wanted) {
-            return Err(refused(format!("a part of {} bytes where {wanted} belong", bytes.len())));
+    /// Removes what an ended transfer has left, once the log goes on without it.
+    fn tidy(&mut self, last: u64) -> Result<()> {
+        match self.leftovers {
+            Some(then) if self.current.is_none() && last > then => self.clear(),
+            Some(then) => {
+                self.leftovers = Some(then.min(last));
+                Ok(())
+            }
+            None => Ok(()),
         }
-        if receiving.outstanding.remove(&place).is_none() {
-            return Ok(false);
-        }
-        receiving.ticks = 0;
-        let path = self.dir.join(&file.name);
-        let part = self.dir.join(format!("{}{PART_SUFFIX}", file.name));
-        let mode = if self.disk.exists(&part)? { OpenMode::Write } else { OpenMode::Create };
-        let open = self.disk.open(&part, mode)?;
-        open.write_at(bytes, place.1)?;
-        receiving.missing[at] -= wanted;
-        if receiving.missing[at] == 0 {
-            open.sync()?;
-            self.disk.rename(&part, &path)?;
-        }
-        Ok(true)
     }
 }
 
 impl Receiving {
-    fn is_all_here(&self) -> bool {
-        self.missing.iter().all(|missing| *missing == 0)
+    /// Takes a part that was fetched. Whether it was one.
+    fn take(&mut self, place: (u32, u64), bytes: Bytes) -> Result<bool> {
+        let at = usize::try_from(place.0).unwrap_or(usize::MAX);
+        let Some((len, _)) = self.staging.extent(at) else { return Ok(false) };
+        let wanted = (len - place.1.min(len)).min(u64::from(CHUNK_LEN_MAX));
+        if u64::try_from(bytes.len()) != Ok(wanted) {
+            return Err(refused(format!("a part of {} bytes where {wanted} belong", bytes.len())));
+        }
+        if self.outstanding.remove(&place).is_none() {
+            return Ok(false);
+        }
+        self.ticks = 0;
+        self.early.insert(place, bytes);
+        Ok(true)
+    }
+
+    /// Writes what follows what is there. `false` if a file came damaged too often.
+    fn write(&mut self) -> Result<bool> {
+        while let Some(at) = self.staging.incomplete_from(0) {
+            let (_, here) = self.staging.extent(at).expect("it is one of the files");
+            let place = (u32::try_from(at).expect("files are bounded"), here);
+            let Some(bytes) = self.early.remove(&place) else { break };
+            if self.staging.write(at, &bytes)? == Wrote::Mismatch {
+                self.fetch_anew();
+                return Ok(!self.staging.is_hopeless(at));
+            }
+        }
+        Ok(true)
+    }
+
+    /// A file begins anew: whatever is under way may be of it.
+    fn fetch_anew(&mut self) {
+        self.outstanding.clear();
+        self.early.clear();
+        self.next = (0, 0);
     }
 
     /// The next part to fetch, if the window allows one.
     fn fetch(&mut self) -> Option<SnapshotBody> {
-        if self.outstanding.len() >= WINDOW {
+        if self.outstanding.len() + self.early.len() >= WINDOW {
             return None;
         }
         loop {
-            let (at, offset) = self.next;
-            let file = self.files.get(at)?;
-            if offset >= file.len || self.missing[at] == 0 {
+            let at = self.staging.incomplete_from(self.next.0)?;
+            let (len, here) = self.staging.extent(at).expect("it is one of the files");
+            let offset = if at == self.next.0 { self.next.1.max(here) } else { here };
+            self.next = (at, offset);
+            if offset >= len && len > 0 {
                 self.next = (at + 1, 0);
                 continue;
             }
@@ -205,7 +202,8 @@ impl Receiving {
 
     fn request(&self, (file, offset): (u32, u64)) -> SnapshotBody {
         let at = usize::try_from(file).expect("files are bounded");
-        let rest = self.files[at].len - offset;
+        let (len, _) = self.staging.extent(at).expect("it is one of the files");
+        let rest = len - offset;
         let len = u32::try_from(rest).unwrap_or(CHUNK_LEN_MAX).min(CHUNK_LEN_MAX);
         SnapshotBody::Fetch { id: self.id, file, offset, len }
     }
@@ -230,12 +228,15 @@ impl Replica {
             return Ok(());
         }
         let is_strange = |(place, file): (usize, &FileOffer)| {
-            !is_ours(place, &file.name) || file.len > FILE_LEN_MAX
+            !is_ours(place, &file.name) || file.len == 0 || file.len > FILE_LEN_MAX
         };
-        if files.is_empty() || files.iter().enumerate().any(is_strange) {
+        let names: BTreeSet<&String> = files.iter().map(|file| &file.name).collect();
+        let is_odd = files.is_empty() || names.len() < files.len();
+        if is_odd || files.iter().enumerate().any(is_strange) {
             return Err(refused("a checkpoint with a file that is not one of a checkpoint".into()));
         }
-        self.receiver.begin(from, id, index, files)?;
+        let db = self.consensus.log().db();
+        self.receiver.begin((from, id), index, files, |name| db.find_file(name))?;
         self.fetch_more(output);
         self.adopt_if_here(output)
     }
@@ -254,29 +255,28 @@ impl Replica {
         from: ReplicaId,
         id: u64,
         place: (u32, u64),
-        bytes: &[u8],
+        bytes: Bytes,
         output: &mut Output,
     ) -> Result<()> {
-        let is_it = |r: &Receiving| (r.from, r.id) == (from, id) && r.adoption.is_none();
-        if !self.receiver.current.as_ref().is_some_and(is_it) {
+        let Some(receiving) = &mut self.receiver.current else { return Ok(()) };
+        if (receiving.from, receiving.id) != (from, id) || !receiving.take(place, bytes)? {
             return Ok(());
         }
-        if self.receiver.write(place, bytes)? {
-            self.fetch_more(output);
-            self.adopt_if_here(output)?;
+        if !receiving.write()? {
+            return self.give_up(output);
         }
-        Ok(())
+        self.fetch_more(output);
+        self.adopt_if_here(output)
     }
 
     /// When all files are here they are taken over.
     fn adopt_if_here(&mut self, output: &mut Output) -> Result<()> {
         let Some(receiving) = &mut self.receiver.current else { return Ok(()) };
-        if !receiving.is_all_here() || receiving.adoption.is_some() {
+        if !receiving.staging.is_complete() || receiving.adoption.is_some() {
             return Ok(());
         }
-        let dir = self.receiver.dir.clone();
-        self.receiver.disk.sync_dir(&dir)?;
-        match self.consensus.log().db().adopt(&dir) {
+        receiving.staging.seal()?;
+        match self.consensus.log().db().adopt(&self.receiver.dir) {
             Ok(adoption) => receiving.adoption = Some(adoption),
             Err(_) => self.give_up(output)?,
         }
@@ -285,23 +285,25 @@ impl Replica {
 
     /// What came is of no use: it was damaged where it was read, or on the way.
     fn give_up(&mut self, output: &mut Output) -> Result<()> {
-        let Some(receiving) = self.receiver.current.take() else { return Ok(()) };
+        let Some(receiving) = &self.receiver.current else { return Ok(()) };
+        let (to, done) =
+            (receiving.from, SnapshotBody::Done { id: receiving.id, installed: false });
         self.receiver.clear()?;
-        let done = SnapshotBody::Done { id: receiving.id, installed: false };
-        self.say(receiving.from, done, output);
+        self.say(to, done, output);
         Ok(())
     }
 
     pub(crate) fn receiving_tick(&mut self, output: &mut Output) -> Result<()> {
         let retry = 2 * u64::from(self.options.heartbeat_ticks) + 2;
         let patience = PATIENCE_ELECTIONS * u64::from(self.options.election_ticks);
+        self.receiver.tidy(self.consensus.log().last())?;
         let Some(receiving) = &mut self.receiver.current else { return Ok(()) };
         receiving.ticks += 1;
-        if receiving.adoption.is_some() {
+        if receiving.adoption.is_some() && receiving.staging.is_complete() {
             return self.adopt_more(output);
         }
         if receiving.ticks > patience {
-            self.receiver.current = None;
+            self.receiver.end();
             return Ok(());
         }
         let mut again = Vec::new();
@@ -325,13 +327,24 @@ impl Replica {
         let Some(adoption) = &mut receiving.adoption else { return Ok(()) };
         if receiving.is_complete {
             // The consensus had no use for it: the log went on meanwhile.
-            self.receiver.current = None;
             return self.receiver.clear();
         }
         match self.consensus.log().db().adopt_slice(adoption) {
-            Ok(false) => return Ok(()),
-            Ok(true) => {}
-            // A damaged table is the leader's; an error of this disk would be met again elsewhere.
+            Ok(Adopted::Part) => {
+                receiving.ticks = 0;
+                return Ok(());
+            }
+            Ok(Adopted::All) => {}
+            Ok(Adopted::Damaged { name, .. }) => {
+                if !receiving.staging.reject(&name)? {
+                    return self.give_up(output);
+                }
+                receiving.ticks = 0;
+                receiving.fetch_anew();
+                self.fetch_more(output);
+                return Ok(());
+            }
+            // An error of this disk would be met again elsewhere.
             Err(_) => return self.give_up(output),
         }
         let point = Point::of(adoption.index(), adoption.machine_state());

@@ -7,12 +7,13 @@ use strandline_engine::{Checkpoint, Index};
 
 use super::{CHUNK_LEN_MAX, Point};
 use crate::message::{FileOffer, SnapshotBody};
-use crate::{MemberRole, Output, Replica, ReplicaId};
+use crate::{MemberRole, Output, Replica, ReplicaId, Transfer};
 
 /// How many parts a peer may ask for before the first has come.
 const QUEUE_MAX: usize = 64;
-/// After so many election times without a fetch a peer is taken to be gone.
-const PATIENCE_ELECTIONS: u64 = 20;
+/// After so many election times without a fetch a peer is taken to be gone: time for a process to be
+/// started again, and not much more, because as long the files stay and the log behind them grows.
+const PATIENCE_ELECTIONS: u64 = 100;
 
 /// A part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,10 @@ struct Sending {
     offer: SnapshotBody,
     /// Since the last fetch.
     ticks: u64,
-    sent: u64,
-    len: u64,
+    /// Where each file begins if they lie one after the other; the last is the end of all.
+    starts: Vec<u64>,
+    /// Up to where the peer has fetched, in order, counted likewise.
+    reached: u64,
     queue: VecDeque<Part>,
 }
 
@@ -53,6 +56,11 @@ impl Sender {
         self.sending.clear();
     }
 
+    /// Gives up everything, whose log has grown too long; says for whom.
+    fn give_up_all(&mut self) -> Vec<ReplicaId> {
+        std::mem::take(&mut self.sending).into_keys().collect()
+    }
+
     /// The peer has it, or cannot take it; whether that was news.
     pub(crate) fn finish(&mut self, peer: ReplicaId, id: u64) -> bool {
         let is_it = self.sending.get(&peer).is_some_and(|sending| sending.id == id);
@@ -62,9 +70,31 @@ impl Sender {
         is_it
     }
 
-    /// Bytes sent to a peer, and in all.
-    pub(crate) fn progress(&self, peer: ReplicaId) -> Option<(u64, u64)> {
-        self.sending.get(&peer).map(|sending| (sending.sent.min(sending.len), sending.len))
+    /// How far the peer has got.
+    pub(crate) fn progress(&self, peer: ReplicaId) -> Option<Transfer> {
+        let sending = self.sending.get(&peer)?;
+        let (bytes_total, starts) = sending.starts.split_last()?;
+        let count = |count: usize| u64::try_from(count).expect("files are bounded");
+        let begun = starts.partition_point(|start| *start < sending.reached);
+        let is_done = sending.reached == *bytes_total;
+        Some(Transfer {
+            files: count(if is_done { begun } else { begun.saturating_sub(1) }),
+            files_total: count(starts.len()),
+            bytes: sending.reached,
+            bytes_total: *bytes_total,
+            bytes_reused: 0,
+        })
+    }
+}
+
+impl Sending {
+    /// The peer has all before this place, or will have. It begins with the first file in each life.
+    fn reach(&mut self, file: u32, offset: u64) {
+        let at = usize::try_from(file).unwrap_or(usize::MAX);
+        if let (Some(start), Some(end)) = (self.starts.get(at), self.starts.last()) {
+            let before = if (file, offset) == (0, 0) { 0 } else { self.reached };
+            self.reached = start.saturating_add(offset).min(*end).max(before);
+        }
     }
 }
 
@@ -98,14 +128,18 @@ impl Replica {
         let offer_of = |file: strandline_engine::CheckpointFile| FileOffer {
             name: file.name,
             len: file.len,
-            checksum: 0,
+            checksum: file.checksum,
         };
         let files: Vec<FileOffer> = checkpoint.files().into_iter().map(offer_of).collect();
-        let len = files.iter().map(|file| file.len).sum();
+        let mut starts = vec![0];
+        starts.extend(files.iter().scan(0, |end, file| {
+            *end += file.len;
+            Some(*end)
+        }));
         let offer = SnapshotBody::Offer { id, index, term, membership, files };
         self.say(to, offer.clone(), output);
         let queue = VecDeque::new();
-        let sending = Sending { id, checkpoint, offer, ticks: 0, sent: 0, len, queue };
+        let sending = Sending { id, checkpoint, offer, ticks: 0, starts, reached: 0, queue };
         self.sender.sending.insert(to, sending);
     }
 
@@ -114,12 +148,25 @@ impl Replica {
         match self.sender.sending.get_mut(&from) {
             Some(sending) if sending.id == id => {
                 sending.ticks = 0;
+                sending.reach(part.file, part.offset);
+                if (part.file, part.offset) == (0, 0) {
+                    // It was started again: what it had asked for before it will ask for as it needs it.
+                    sending.queue.clear();
+                }
                 if sending.queue.len() < QUEUE_MAX && !sending.queue.contains(&part) {
                     sending.queue.push_back(part);
                 }
                 self.send_parts(output);
             }
             _ => self.say(from, SnapshotBody::Gone { id }, output),
+        }
+    }
+
+    /// The log behind the checkpoints that are being sent has grown too long: they are given up. A peer
+    /// that lives keeps what it has, and is offered a newer one.
+    pub(crate) fn give_up_sending(&mut self) {
+        for peer in self.sender.give_up_all() {
+            self.consensus.report_snapshot(peer, false);
         }
     }
 
@@ -158,7 +205,7 @@ impl Replica {
                 let wanted = usize::try_from(len.min(CHUNK_LEN_MAX)).expect("a chunk is small");
                 let Some(bytes) = sending.checkpoint.read(place, offset, wanted) else { continue };
                 let bytes = Bytes::copy_from_slice(bytes);
-                sending.sent += u64::from(len);
+                sending.reach(file, offset + u64::from(len));
                 self.sender.budget = self.sender.budget.saturating_sub(u64::from(len));
                 let id = sending.id;
                 self.say(peer, SnapshotBody::Chunk { id, file, offset, bytes }, output);

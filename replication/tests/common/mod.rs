@@ -53,6 +53,8 @@ pub struct Cluster {
     /// The node whose clock and disk are slow; 0 for none.
     pub slow: u64,
     pub token: u64,
+    /// Rounds, where a test counts them.
+    pub ticks: u64,
     /// Proposals by token.
     pub proposed: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Entries by the token of their proposal.
@@ -97,6 +99,7 @@ impl Cluster {
             disk_speed: 1000,
             slow: 0,
             token: 0,
+            ticks: 0,
             proposed: BTreeMap::new(),
             taken: BTreeMap::new(),
             waiting: BTreeSet::new(),
