@@ -478,6 +478,11 @@ impl Core {
         self.claimed < self.durable && self.plan.has_room(BLOCK_LEN)
     }
 
+    /// Whether a group waits that will not grow any more.
+    pub(crate) fn is_full_group_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Whether records wait to be submitted.
     pub(crate) fn has_pending(&self) -> bool {
         !self.ready.is_empty() || self.filling.is_some()

@@ -4,102 +4,18 @@
 //! the disk completes in the background, reaps completions. Otherwise it parks. Whoever completes a
 //! write wakes exactly those whose positions have become durable, and, before them, the first waiter
 //! of the next group, which becomes the next leader. Waking is the dearest part of a commit: nobody is
-//! woken without reason.
+//! woken without reason, and whoever is woken because its position is settled takes no lock any more.
+//!
+//! Where completions are reaped, one thread does all there is to do: it reaps, submits what is due and
+//! reaps again, until its own position is settled. The kernel interrupts the thread that submitted a
+//! write when it completes, so a second one that submits beside it would be woken once more for nothing.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Thread;
+use std::sync::{Arc, MutexGuard};
 
 use crate::disk::{DurableWrite, Submitted};
+use crate::waiters::{Reason, Sleeper};
 use crate::wal::{Shared, State};
 use crate::{Lsn, Result, canary};
-
-/// A thread that may park here.
-pub(crate) struct Waiter {
-    thread: Thread,
-    /// Set before the thread is unparked.
-    woken: AtomicBool,
-}
-
-impl Waiter {
-    pub(crate) fn wake(&self) {
-        if !self.woken.swap(true, Ordering::Release) {
-            self.thread.unpark();
-        }
-    }
-
-    fn park(&self) {
-        while !self.woken.swap(false, Ordering::Acquire) {
-            std::thread::park();
-        }
-    }
-}
-
-thread_local! {
-    static WAITER: RefCell<Arc<Waiter>> = RefCell::new(Arc::new(Waiter {
-        thread: std::thread::current(),
-        woken: AtomicBool::new(false),
-    }));
-}
-
-/// Who waits for what.
-#[derive(Default)]
-pub(crate) struct Waiters {
-    /// Threads parked until a position is settled.
-    positions: VecDeque<(Lsn, Arc<Waiter>)>,
-    /// Threads parked in [`Wal::lead`](crate::Wal::lead).
-    leaders: Vec<Arc<Waiter>>,
-    /// Everything up to here is durable and the hook has been called for it.
-    settled: Lsn,
-    /// Writes that the disk performs in the background.
-    queued: i64,
-    /// Whether a thread waits for the disk's completions.
-    reaping: bool,
-}
-
-impl Waiters {
-    /// Nobody waits; everything up to `settled` was durable when the log was opened.
-    pub(crate) fn new(settled: Lsn) -> Self {
-        Self { settled, ..Self::default() }
-    }
-
-    /// After a truncation.
-    pub(crate) fn settle_back(&mut self, last: Lsn) {
-        self.settled = self.settled.min(last);
-    }
-
-    /// After a reset.
-    pub(crate) fn settle_at(&mut self, last: Lsn) {
-        self.settled = last;
-    }
-
-    /// Wakes everybody to look again.
-    pub(crate) fn wake_all(&mut self) {
-        for (_, waiter) in self.positions.drain(..) {
-            waiter.wake();
-        }
-        for leader in self.leaders.drain(..) {
-            leader.wake();
-        }
-    }
-
-    /// Takes out those whose positions are settled.
-    fn take_settled(&mut self) -> Vec<Arc<Waiter>> {
-        let settled = self.settled;
-        let mut taken = Vec::new();
-        self.positions.retain(|(lsn, waiter)| {
-            let done = *lsn <= settled;
-            if done {
-                taken.push(waiter.clone());
-            }
-            !done
-        });
-        taken
-    }
-}
 
 impl Shared {
     /// See [`Wal::wait`](crate::Wal::wait).
@@ -113,21 +29,15 @@ impl Shared {
                 last: state.core.last().0,
             });
         }
-        let (mut state, result) = self.drive(state, Some(lsn));
-        let heir = self.heir(&mut state);
-        drop(state);
-        if let Some(heir) = heir {
-            heir.wake();
-        }
-        result
+        self.drive(state, Some(lsn))
     }
 
     /// See [`Wal::lead`](crate::Wal::lead).
     pub(crate) fn lead(&self) -> Result<()> {
         let state = self.lock();
         match self.drive(state, None) {
-            (_, Err(crate::Error::Closed)) => Ok(()),
-            (_, result) => result,
+            Err(crate::Error::Closed) => Ok(()),
+            result => result,
         }
     }
 
@@ -135,31 +45,37 @@ impl Shared {
     pub(crate) fn request(&self, lsn: Lsn) {
         let mut state = self.lock();
         state.core.want(lsn);
+        self.hand_on(state);
+    }
+
+    /// Wakes whoever is to drive next, if there is something to do and nobody does it.
+    pub(crate) fn hand_on<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         let heir = self.heir(&mut state);
         drop(state);
         if let Some(heir) = heir {
-            heir.wake();
+            heir.wake(Reason::Lead);
         }
     }
 
     /// Submits and reaps until `lsn` is settled; until the log ends if there is none.
-    fn drive<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        lsn: Option<Lsn>,
-    ) -> (MutexGuard<'a, State>, Result<()>) {
+    fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>, lsn: Option<Lsn>) -> Result<()> {
         loop {
             if lsn.is_some_and(|lsn| lsn <= state.waiters.settled) {
-                return (state, Ok(()));
+                self.hand_on(state);
+                return Ok(());
             }
             if let Some(error) = state.core.failure() {
-                return (state, Err(error));
+                self.hand_on(state);
+                return Err(error);
             }
-            if let Some(write) = state.core.next_write() {
+            let reaped = state.waiters.reaping && !state.core.is_full_group_ready();
+            let write = if reaped { None } else { state.core.next_write() };
+            if let Some(write) = write {
                 if state.core.spares_missing() > 0 || state.core.is_unproven() {
                     state.tell_housekeeper();
                 }
-                drop(state);
+                // There may be more that is due, and this thread may be busy with the one.
+                self.hand_on(state);
                 // A failure is the core's to handle; those who wait learn of it there.
                 let _ = self.perform(write);
                 state = self.lock();
@@ -172,18 +88,20 @@ impl Shared {
                 state = self.lock();
                 continue;
             }
-            let waiter = WAITER.with(|waiter| waiter.borrow().clone());
-            match lsn {
-                Some(lsn) => state.waiters.positions.push_back((lsn, waiter.clone())),
-                None => state.waiters.leaders.push(waiter.clone()),
-            }
+            let group = state.core.filling.as_ref().map(|group| group.first);
+            let bed = match lsn {
+                Some(lsn) => state.waiters.add(lsn, group),
+                None => state.waiters.add_leader(),
+            };
             drop(state);
-            waiter.park();
-            state = self.lock();
-            // Whoever was woken to lead is not taken off the list by its waker.
-            match lsn {
-                Some(_) => state.waiters.positions.retain(|(_, w)| !Arc::ptr_eq(w, &waiter)),
-                None => state.waiters.leaders.retain(|w| !Arc::ptr_eq(w, &waiter)),
+            match bed.park() {
+                // Others have taken, or been given, what there was to do.
+                Reason::Settled => return Ok(()),
+                Reason::Look => state = self.lock(),
+                Reason::Lead => {
+                    state = self.lock();
+                    state.waiters.heir_looks();
+                }
             }
         }
     }
@@ -276,17 +194,15 @@ impl Shared {
     /// those who waited for it.
     fn settle<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         if state.core.failure().is_some() {
-            state.waiters.wake_all();
+            let all = state.waiters.take_all();
+            drop(state);
+            all.wake(Reason::Look);
             return;
         }
         let durable = state.core.durable();
         if durable > state.waiters.settled {
             if let Some(hook) = self.hook.get() {
-                let heir = self.heir(&mut state);
-                drop(state);
-                if let Some(heir) = heir {
-                    heir.wake();
-                }
+                self.hand_on(state);
                 hook(durable);
                 state = self.lock();
             }
@@ -295,25 +211,22 @@ impl Shared {
         let heir = self.heir(&mut state);
         let settled = state.waiters.take_settled();
         drop(state);
-        for waiter in heir.iter().chain(&settled) {
-            waiter.wake();
+        if let Some(heir) = heir {
+            heir.wake(Reason::Lead);
         }
+        settled.wake(Reason::Settled);
     }
 
-    /// Somebody to take the lead, if there is something to do and nobody does it.
-    pub(crate) fn heir(&self, state: &mut State) -> Option<Arc<Waiter>> {
+    /// Takes out somebody to take the lead, if there is something to do and nobody does it.
+    pub(crate) fn heir(&self, state: &mut State) -> Option<Arc<Sleeper>> {
+        let reaped = state.waiters.reaping && !state.core.is_full_group_ready();
+        let writes = state.core.can_write() && !reaped;
         let reaps = state.waiters.queued > 0 && !state.waiters.reaping;
-        if !state.core.can_write() && !reaps {
+        if !writes && !reaps {
             return None;
         }
-        match state.waiters.leaders.pop() {
-            Some(leader) => Some(leader),
-            None => {
-                let settled = state.core.durable();
-                let mut positions = state.waiters.positions.iter();
-                positions.find(|(lsn, _)| *lsn > settled).map(|(_, waiter)| waiter.clone())
-            }
-        }
+        let durable = state.core.durable();
+        state.waiters.take_heir(durable)
     }
 
     /// Waits until less is pending than now.

@@ -23,6 +23,7 @@ mod stats;
 mod stepped;
 mod survey;
 mod verify;
+mod waiters;
 mod wal;
 mod window;
 

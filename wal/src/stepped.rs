@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use crate::core::Refused;
+use crate::waiters::Reason;
 use crate::wal::{Shared, Wal};
 use crate::{Error, Lsn, Result};
 
@@ -98,7 +99,7 @@ impl Shared {
         };
         // Who waits for a position need not rely on this thread's coming back.
         if let Some(heir) = heir {
-            heir.wake();
+            heir.wake(Reason::Lead);
         }
         result
     }

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::core::{Core, Refused};
 use crate::disk::{Disk, Lock, WriteQueue};
-use crate::drive::Waiters;
 use crate::group::Framed;
 use crate::reader::Reader;
 use crate::record::{Kind, encode_header};
 use crate::recovery::{self, Recovery};
 use crate::segment::SegmentId;
+use crate::waiters::{Reason, Waiters};
 use crate::{Error, Lsn, Options, Result, Stats, preparer};
 
 /// The file whose lock a log holds.
@@ -419,7 +419,12 @@ impl Shared {
     pub(crate) fn mark(&self, closing: bool) -> Result<()> {
         let marker = self.lock().core.marker(closing);
         match marker {
-            Some(write) => self.perform(write),
+            Some(write) => {
+                let result = self.perform(write);
+                // It may be under way, and nobody else may know.
+                self.hand_on(self.lock());
+                result
+            }
             None => Ok(()),
         }
     }
@@ -441,11 +446,12 @@ impl Shared {
         let mut state = self.lock();
         let failure = state.core.failure();
         state.core.close();
-        state.waiters.wake_all();
+        let all = state.waiters.take_all();
         if let Some(housekeeper) = state.housekeeper.take() {
             housekeeper.unpark();
         }
         drop(state);
+        all.wake(Reason::Look);
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         marked.and(failure.map_or(Ok(()), Err))
     }
