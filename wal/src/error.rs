@@ -96,6 +96,15 @@ pub enum Error {
         /// The last position held.
         last: u64,
     },
+    /// Records offered for a repair are not those that stood there: nothing was changed.
+    Mismatch {
+        /// The position of the first one that cannot be right.
+        lsn: u64,
+        /// What is known of what stood there.
+        expected: String,
+        /// What was offered.
+        found: String,
+    },
     /// A setting that cannot work.
     InvalidOption {
         /// Which, and why.
@@ -146,6 +155,9 @@ impl Error {
             }
             Error::OutOfRange { lsn, first, last } => {
                 Error::OutOfRange { lsn: *lsn, first: *first, last: *last }
+            }
+            Error::Mismatch { lsn, expected, found } => {
+                Error::Mismatch { lsn: *lsn, expected: expected.clone(), found: found.clone() }
             }
             Error::InvalidOption { reason } => Error::InvalidOption { reason: reason.clone() },
             Error::Closed => Error::Closed,
@@ -219,6 +231,11 @@ impl fmt::Display for Error {
             Error::OutOfRange { lsn, first, last } => {
                 write!(out, "position {lsn} is not in the log, which holds {first} to {last}")
             }
+            Error::Mismatch { lsn, expected, found } => write!(
+                out,
+                "what was offered for position {lsn} is not what stood there: expected {expected}, \
+                 found {found}; take it from another source"
+            ),
             Error::InvalidOption { reason } => write!(out, "invalid option: {reason}"),
             Error::Closed => write!(out, "the log is closed"),
         }

@@ -36,7 +36,13 @@ pub(crate) fn make(
     named
 }
 
-fn fill(disk: &dyn Disk, path: &Path, id: SegmentId, len: u64, log_id: u64) -> Result<Segment> {
+pub(crate) fn fill(
+    disk: &dyn Disk,
+    path: &Path,
+    id: SegmentId,
+    len: u64,
+    log_id: u64,
+) -> Result<Segment> {
     let file = disk.open(path, OpenMode::CreateLog)?;
     file.allocate(len)?;
     let slice_len = usize::try_from(len).unwrap_or(SLICE_LEN).min(SLICE_LEN);

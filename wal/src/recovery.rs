@@ -29,8 +29,10 @@ use crate::disk::{Disk, WriteQueue};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
 use crate::proof::{self, Proof, write_now};
+use crate::repair;
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::survey::{Survey, arrange, survey};
+use crate::walk::Walk;
 use crate::window::Window;
 use crate::{Error, Lsn, Options, Result, canary, preparer};
 
@@ -126,7 +128,8 @@ pub(crate) fn scan(
     };
     let mut groups = Vec::new();
     while scan.end_offset + BLOCK_LEN <= segment.len && end.is_none_or(|end| scan.next < end) {
-        match read_group(segment, header, &scan, window) {
+        let at = Walk { offset: scan.end_offset, next: scan.next, chain: scan.chain };
+        match read_group(segment, header, &at, window) {
             Ok(group) => {
                 if group.count > 0 {
                     scan.offsets.push((scan.next, scan.end_offset));
@@ -156,16 +159,37 @@ pub(crate) fn scan(
     scan
 }
 
-fn read_group(
+/// The group that belongs at `at`.
+pub(crate) fn read_group(
     segment: &Segment,
     header: &SegmentHeader,
-    scan: &Scan,
+    at: &Walk,
     window: &mut Window,
 ) -> std::result::Result<GroupHeader, GroupRefusal> {
-    let offset = scan.end_offset;
+    let bytes = window.bytes(segment, at.offset, GROUP_HEADER_LEN);
+    let group = GroupHeader::decode(bytes, header.log_id, header.incarnation, at.offset)?;
+    group.check_sequence(at.next, at.chain)?;
+    read_body(segment, at.offset, group, window)
+}
+
+/// The group at `offset`, whatever stands before it.
+pub(crate) fn read_loose_group(
+    segment: &Segment,
+    header: &SegmentHeader,
+    offset: u64,
+    window: &mut Window,
+) -> std::result::Result<GroupHeader, GroupRefusal> {
     let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
     let group = GroupHeader::decode(bytes, header.log_id, header.incarnation, offset)?;
-    group.check_sequence(scan.next, scan.chain)?;
+    read_body(segment, offset, group, window)
+}
+
+fn read_body(
+    segment: &Segment,
+    offset: u64,
+    group: GroupHeader,
+    window: &mut Window,
+) -> std::result::Result<GroupHeader, GroupRefusal> {
     if group.len_on_disk() > segment.len - offset {
         return Err(GroupRefusal::Length(group.body_len));
     }
@@ -217,6 +241,9 @@ pub(crate) fn recover(
     dir: &Path,
     options: &Options,
 ) -> Result<(Start, Recovery)> {
+    for name in disk.list(dir)?.iter().filter(|name| repair::is_left_over(name)) {
+        disk.remove(&dir.join(name))?;
+    }
     let survey = survey(disk, dir)?;
     let mut window = Window::new();
     let Some((active, header)) = survey.in_use.last().cloned() else {

@@ -153,6 +153,7 @@ impl Shared {
     /// See [`Wal::reset`](crate::Wal::reset).
     pub(crate) fn reset(&self, first: Lsn) -> Result<()> {
         assert!(first > Lsn(0), "positions are counted from 1");
+        let _layout = self.layout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut old = Vec::new();
         for _ in 0..RESET_ATTEMPTS {
             let (write, rewrites) = loop {

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::disk::Disk;
 use crate::recovery::scan;
 use crate::survey::{arrange, survey};
+use crate::walk::{Step, Walk};
 use crate::window::Window;
 use crate::{Error, Lsn, Result};
 
@@ -51,18 +52,19 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
     report.first = sealed.front().map_or(newest.first, |oldest| oldest.header.first);
     report.segments = sealed.len() + 1;
     for in_use in &sealed {
-        let found = scan(&in_use.segment, &in_use.header, in_use.end, &mut window);
-        report.groups += found.offsets.len();
-        if let Some(error) = found.not_understood(&in_use.segment.path) {
-            return Err(error);
-        }
-        if in_use.end.is_some_and(|end| found.next < end) {
-            report.damages.push(Error::Corruption {
-                path: in_use.segment.path.clone(),
-                offset: found.end_offset,
-                expected: format!("the group of position {}", found.next),
-                found: found.refusal.map_or("the segment's end".into(), |r| r.to_string()),
-            });
+        let end = in_use.end.expect("a sealed segment has an end");
+        let mut walk = Walk::new(&in_use.header);
+        while let Some(step) = walk.step(&in_use.segment, &in_use.header, end, &mut window) {
+            match step {
+                Step::Group(group) => report.groups += usize::from(group.count > 0),
+                Step::Gap(gap) => {
+                    let path = &in_use.segment.path;
+                    if let Some(error) = gap.refusal.not_understood(path, gap.offset) {
+                        return Err(error);
+                    }
+                    report.damages.push(gap.error(path));
+                }
+            }
         }
     }
     let found = scan(&active, &newest, None, &mut window);

@@ -9,12 +9,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::core::{Core, Refused};
+use crate::core::{Core, InUse, Refused};
 use crate::disk::{Disk, Lock, WriteQueue};
 use crate::group::Framed;
 use crate::reader::Reader;
 use crate::record::{Kind, encode_header};
 use crate::recovery::{self, Recovery};
+use crate::scrub::Scrubber;
 use crate::segment::SegmentId;
 use crate::waiters::{Reason, Waiters};
 use crate::{Error, Lsn, Options, Result, Stats, preparer};
@@ -64,6 +65,12 @@ pub(crate) struct Shared {
     pub(crate) hook: std::sync::OnceLock<DurableHook>,
     /// The number of the next segment file; held while spares are made.
     next_segment: Mutex<SegmentId>,
+    /// Held while segments are replaced or the log is begun anew.
+    pub(crate) layout: Mutex<()>,
+    /// Where a verification of the open log is, and what it has found.
+    pub(crate) scrubber: Mutex<Scrubber>,
+    /// Replaced segments whose new file may lose its name: never used for anything else.
+    pub(crate) unsure: Mutex<Vec<Arc<InUse>>>,
     /// Released when the log is closed.
     lock: Mutex<Option<Box<dyn Lock>>>,
     payload_len_max: usize,
@@ -137,6 +144,9 @@ impl Wal {
             dir: dir.to_path_buf(),
             hook: std::sync::OnceLock::new(),
             next_segment: Mutex::new(next_segment),
+            layout: Mutex::new(()),
+            scrubber: Mutex::new(Scrubber::new()),
+            unsure: Mutex::new(Vec::new()),
             lock: Mutex::new(Some(lock)),
             payload_len_max,
         });

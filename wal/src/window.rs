@@ -13,13 +13,20 @@ pub(crate) struct Window {
     bytes: Vec<u8>,
     /// Which segment `bytes` are from.
     of: Option<crate::segment::SegmentId>,
+    /// How much is read at once.
+    len: usize,
     /// How much was read in all.
     pub bytes_read: u64,
 }
 
 impl Window {
     pub(crate) fn new() -> Self {
-        Self { start: 0, bytes: Vec::new(), of: None, bytes_read: 0 }
+        Self::of_len(WINDOW_LEN)
+    }
+
+    /// One that reads so many bytes at once.
+    pub(crate) fn of_len(len: usize) -> Self {
+        Self { start: 0, bytes: Vec::new(), of: None, len, bytes_read: 0 }
     }
 
     /// `len` bytes at `offset`, a multiple of the block length; fewer at the end of the segment.
@@ -29,7 +36,7 @@ impl Window {
             && usize::try_from(offset - self.start)
                 .is_ok_and(|from| from + len <= self.bytes.len());
         if !within {
-            self.fill(segment, offset, len.max(WINDOW_LEN));
+            self.fill(segment, offset, len.max(self.len));
         }
         let from = usize::try_from(offset - self.start).expect("it lies in the window");
         let to = (from + len).min(self.bytes.len());

@@ -1,0 +1,319 @@
+//! Mending a damaged sealed segment of an open log with records from elsewhere.
+//!
+//! The records come from whoever has them: a peer, a backup. What is still known of the place says
+//! whether they are right: a group's header that is whole has the checksum of its body; where the
+//! header is gone too, the next group's chain covers what stood there, if it was one group. Where several
+//! groups are gone with their headers nothing here can judge, and the caller is trusted.
+//!
+//! Nothing is written over what is there. The segment is written anew beside the old file, synced, and
+//! takes its name; a crash leaves the one or the other. Readers that hold the old one finish with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use crate::core::InUse;
+use crate::disk::{Buffer, File};
+use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
+use crate::group::{Framed, Pending, Place};
+use crate::preparer;
+use crate::record::{Record, encode_header};
+use crate::segment::{GROUPS_START, Segment};
+use crate::wal::{Shared, Wal};
+use crate::walk::{Gap, Step, Walk};
+use crate::window::Window;
+use crate::{Error, Lsn, Result};
+
+/// How the name of a segment ends while it is being written anew.
+const REPLACEMENT: &str = "replacement";
+
+/// What a repair did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Repaired {
+    /// Damaged places that are whole again.
+    pub places: u64,
+    /// Records that were put back.
+    pub records: u64,
+    /// How many of them were proven to be those that had been there. The others are taken on trust.
+    pub proven: u64,
+}
+
+/// What a segment is to hold, in order.
+enum Piece {
+    /// A sound group, as it is.
+    Sound(GroupHeader),
+    /// The records of positions `first` to before `end`.
+    New { first: Lsn, end: Lsn },
+}
+
+impl Wal {
+    /// Mends the sealed segments with `records`, which belong at the positions from `first` on. They must
+    /// cover each [`Damage`](crate::Damage) that they touch; those that are not damaged are left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] if they cannot be what was there, [`Error::OutOfRange`] if they reach beyond
+    /// the sealed segments or cover a damage in part, [`Error::Full`], [`Error::Io`], [`Error::Closed`].
+    /// What was mended before the error stays mended; nothing else has changed.
+    pub fn repair(&self, first: Lsn, records: &[Record<'_>]) -> Result<Repaired> {
+        self.shared.repair(first, records)
+    }
+}
+
+/// Records offered, and where they belong.
+struct Offer<'a> {
+    first: Lsn,
+    records: &'a [Record<'a>],
+}
+
+impl Offer<'_> {
+    fn end(&self) -> Lsn {
+        Lsn(self.first.0 + u64::try_from(self.records.len()).expect("they are in memory"))
+    }
+
+    /// The records from `first` to before `end`, framed as they stand on disk.
+    fn framed(&self, first: Lsn, end: Lsn) -> Vec<Framed<'_>> {
+        let from = usize::try_from(first.0 - self.first.0).expect("they are in memory");
+        let to = usize::try_from(end.0 - self.first.0).expect("they are in memory");
+        let framed = self.records[from..to].iter().map(|record| Framed {
+            header: encode_header(record.kind, record.payload),
+            payload: record.payload,
+        });
+        framed.collect()
+    }
+}
+
+impl Shared {
+    fn repair(&self, first: Lsn, records: &[Record<'_>]) -> Result<Repaired> {
+        let _layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let offer = Offer { first, records };
+        let mut done = Repaired::default();
+        let sealed: Vec<Arc<InUse>> = {
+            let state = self.lock();
+            if let Some(Error::Closed) = state.core.failure() {
+                return Err(Error::Closed);
+            }
+            let active = state.core.active.header.first;
+            if first < state.core.first() || offer.end() > active {
+                return Err(Error::OutOfRange {
+                    lsn: if first < state.core.first() { first.0 } else { offer.end().0 - 1 },
+                    first: state.core.first().0,
+                    last: active.0 - 1,
+                });
+            }
+            let touches = |in_use: &&Arc<InUse>| {
+                let end = in_use.end.expect("a sealed segment has an end");
+                in_use.header.first <= offer.end() && end >= first
+            };
+            state.core.sealed.iter().filter(touches).cloned().collect()
+        };
+        for in_use in sealed {
+            if let Some(pieces) = plan(&in_use, &offer, &mut done)? {
+                self.replace(&in_use, &pieces, &offer)?;
+            }
+        }
+        self.scrubber().forget(first, offer.end());
+        Ok(done)
+    }
+
+    /// Writes the segment anew and lets it take the place of the old one.
+    fn replace(&self, in_use: &Arc<InUse>, pieces: &[Piece], offer: &Offer<'_>) -> Result<()> {
+        let old = &in_use.segment;
+        let path = replacement_of(&old.path);
+        match self.disk.remove(&path) {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+        let written = self.write_anew(&path, in_use, pieces, offer);
+        let (new, offsets) = written.inspect_err(|_| {
+            // Best effort: a left-over is removed when the log is opened.
+            let _ = self.disk.remove(&path);
+        })?;
+        self.disk.rename(&path, &old.path)?;
+        // From here on the name may stand for either file, and a power cut may bring the old one back:
+        // neither must be put to use for something else before the name is durable.
+        if let Err(error) = self.disk.sync_dir(&self.dir) {
+            self.unsure.lock().unwrap_or_else(PoisonError::into_inner).push(in_use.clone());
+            return Err(error);
+        }
+        // Its file is open already: nothing may fail between the name and this.
+        self.lock().core.exchange(&Segment { path: old.path.clone(), ..new }, &offsets);
+        Ok(())
+    }
+
+    /// Writes a segment that holds the pieces; returns it, and where its groups stand.
+    fn write_anew(
+        &self,
+        path: &Path,
+        in_use: &InUse,
+        pieces: &[Piece],
+        offer: &Offer<'_>,
+    ) -> Result<(Segment, Vec<(Lsn, u64)>)> {
+        let header = in_use.header;
+        let (old, log_id) = (&in_use.segment, header.log_id);
+        let new = preparer::fill(&*self.disk, path, old.id, old.len, log_id)
+            .map_err(|error| self.or_full(error))?;
+        let mut window = Window::new();
+        let mut offsets = Vec::new();
+        let (mut offset, mut chain) = (GROUPS_START, header.chain);
+        for piece in pieces {
+            let (group, bytes) = match piece {
+                Piece::Sound(group) => again(old, *group, log_id, offset, chain, &mut window),
+                Piece::New { first, end } => {
+                    let mut pending = Pending::new(Buffer::with_capacity(1 << 16), *first, false);
+                    offer.framed(*first, *end).iter().for_each(|record| pending.push(record));
+                    let incarnation = header.incarnation;
+                    // It claims nothing: that is always true.
+                    let place = Place { flags: 0, incarnation, offset, durable: Lsn(0), chain };
+                    let group = pending.seal(log_id, place);
+                    (group.header, group.bytes.to_vec())
+                }
+            };
+            if offset + group.len_on_disk() > new.len {
+                return Err(Error::Mismatch {
+                    lsn: group.first.0,
+                    expected: format!("records that fit into a segment of {} bytes", new.len),
+                    found: format!("{} bytes at {offset}", group.len_on_disk()),
+                });
+            }
+            write_aligned(&*new.file, &bytes, offset)?;
+            if group.count > 0 {
+                offsets.push((group.first, offset));
+            }
+            chain = group.chain_after();
+            offset += group.len_on_disk();
+        }
+        new.file.write_at(&header.encode(), 0)?;
+        new.file.sync()?;
+        Ok((new, offsets))
+    }
+
+    fn or_full(&self, error: Error) -> Error {
+        match error.is_full() {
+            true => Error::Full { path: self.dir.clone() },
+            false => error,
+        }
+    }
+}
+
+/// What a segment is to hold when it is mended with what is offered; none if nothing in it is damaged.
+fn plan(in_use: &InUse, offer: &Offer<'_>, done: &mut Repaired) -> Result<Option<Vec<Piece>>> {
+    let (segment, header) = (&in_use.segment, &in_use.header);
+    let end = in_use.end.expect("a sealed segment has an end");
+    let mut window = Window::new();
+    let mut walk = Walk::new(header);
+    let mut pieces = Vec::new();
+    let mut is_damaged = false;
+    let mut chain = header.chain;
+    while let Some(step) = walk.step(segment, header, end, &mut window) {
+        match step {
+            Step::Group(group) => pieces.push(Piece::Sound(group)),
+            Step::Gap(gap) => {
+                let (first, behind) = (gap.first, gap.end);
+                if first < offer.first || behind > offer.end() {
+                    let lsn = if first < offer.first { first.0 } else { behind.0 - 1 };
+                    let last = offer.end().0.saturating_sub(1);
+                    return Err(Error::OutOfRange { lsn, first: offer.first.0, last });
+                }
+                let proven = judge(&gap, chain, offer)?;
+                is_damaged = true;
+                done.places += 1;
+                done.records += behind.0 - first.0;
+                done.proven += if proven { behind.0 - first.0 } else { 0 };
+                if first < behind {
+                    pieces.push(Piece::New { first, end: behind });
+                }
+            }
+        }
+        chain = walk.chain;
+    }
+    Ok(is_damaged.then_some(pieces))
+}
+
+/// Whether what is offered is proven to be what stood in the gap, which followed a group with this
+/// chain.
+///
+/// # Errors
+///
+/// [`Error::Mismatch`] if it is proven not to be.
+fn judge(gap: &Gap, chain: u64, offer: &Offer<'_>) -> Result<bool> {
+    let mut pending = Pending::new(Buffer::with_capacity(1 << 16), gap.first, false);
+    offer.framed(gap.first, gap.end).iter().for_each(|record| pending.push(record));
+    let place = Place { flags: 0, incarnation: 0, offset: gap.offset, durable: Lsn(0), chain };
+    let sealed = pending.seal(0, place).header;
+    if let Some(group) = &gap.group {
+        // Of a group whose end is void, not all records are asked for.
+        if group.end() > gap.end {
+            return Ok(false);
+        }
+        let is_same = (group.body_crc, group.body_len) == (sealed.body_crc, sealed.body_len);
+        return match is_same {
+            true => Ok(true),
+            false => Err(Error::Mismatch {
+                lsn: gap.first.0,
+                expected: format!("{} bytes, checksum {:#010x}", group.body_len, group.body_crc),
+                found: format!("{} bytes, checksum {:#010x}", sealed.body_len, sealed.body_crc),
+            }),
+        };
+    }
+    // One group, and perhaps a marker behind it or before it: then the chain tells.
+    let marker = |chain| GroupHeader { first: gap.end, count: 0, body_crc: 0, chain, ..sealed };
+    let before = GroupHeader { first: gap.first, count: 0, body_crc: 0, ..sealed };
+    let after = [
+        sealed.chain_after(),
+        marker(sealed.chain_after()).chain_after(),
+        GroupHeader { chain: before.chain_after(), ..sealed }.chain_after(),
+    ];
+    Ok(gap.chain_after.is_some_and(|chain| after.contains(&chain)))
+}
+
+/// A sound group at another place: its header and its bytes, padded.
+fn again(
+    segment: &Segment,
+    group: GroupHeader,
+    log_id: u64,
+    offset: u64,
+    chain: u64,
+    window: &mut Window,
+) -> (GroupHeader, Vec<u8>) {
+    let len = usize::try_from(group.len_on_disk()).expect("a group was in memory");
+    let mut bytes = window.bytes(segment, group.offset, len).to_vec();
+    bytes.resize(len, 0);
+    let moved = GroupHeader { offset, chain, ..group };
+    bytes[..GROUP_HEADER_LEN].copy_from_slice(&moved.encode(log_id));
+    (moved, bytes)
+}
+
+/// Writes whole blocks from aligned memory, as files for durable writes ask for.
+fn write_aligned(file: &dyn File, bytes: &[u8], offset: u64) -> Result<()> {
+    let mut buffer = Buffer::with_capacity(bytes.len());
+    buffer.extend(bytes);
+    file.write_at(&buffer, offset)
+}
+
+fn replacement_of(path: &Path) -> PathBuf {
+    path.with_extension(REPLACEMENT)
+}
+
+/// Whether a file is what a repair left that was cut off.
+pub(crate) fn is_left_over(name: &str) -> bool {
+    name.strip_suffix(REPLACEMENT).is_some_and(|stem| {
+        stem.len() == 17 && stem.ends_with('.') && stem[..16].bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+impl crate::core::Core {
+    /// A segment has been written anew: from now on the new file is used.
+    fn exchange(&mut self, segment: &Segment, offsets: &[(Lsn, u64)]) {
+        let exchanged = |in_use: &Arc<InUse>| {
+            let (header, end) = (in_use.header, in_use.end);
+            let (segment, offsets) = (segment.clone(), offsets.to_vec());
+            Arc::new(InUse { segment, header, offsets, end })
+        };
+        for in_use in self.sealed.iter_mut().chain(&mut self.held) {
+            if in_use.segment.id == segment.id {
+                *in_use = exchanged(in_use);
+            }
+        }
+    }
+}
