@@ -26,7 +26,8 @@ pub const DATABASE_COUNT: usize = 16;
 const STATE_VERSION: u32 = 1;
 const HEADER_LEN: usize = 8;
 const DATABASE_LEN: usize = 20;
-const STATE_LEN: usize = HEADER_LEN + DATABASE_COUNT * DATABASE_LEN;
+/// Bytes of the encoded state.
+pub const STATE_LEN: usize = HEADER_LEN + DATABASE_COUNT * DATABASE_LEN;
 
 /// One database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

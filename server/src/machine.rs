@@ -1,11 +1,12 @@
 //! The state machine of the server: executes logged commands and answers those who wait.
 //!
-//! Beside the clients' commands there are two of the server's own, which keep house (see
-//! [`crate::housekeeping`]). Both decide what to do from the state and the entry's time alone, so that
+//! Beside the clients' commands there are three of the server's own. Two keep house (see
+//! [`crate::housekeeping`]): both decide what to do from the state and the entry's time alone, so that
 //! proposing one late, twice or never changes no answer.
 //!
 //! - `SWEEP from`: deletes keys whose expiry has passed at the entry's time, in the order of their
 //!   expiry, beginning at the expiry key `from`.
+//! - `NODES id-last list`: who the nodes of the cluster are, and where (see [`crate::cluster::book`]).
 //! - `RECLAIM from`: deletes what lies in a space that no database has any more, beginning at the data
 //!   key `from`, which names the space.
 //!
@@ -13,7 +14,7 @@
 //! deleted leaves tombstones, and walking over all of them again and again would be quadratic.
 
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use strandline_engine::{
     Changes, Direction, Entry, EntryKind, Error, Index, Machine as EngineMachine, Range, Read,
@@ -22,8 +23,9 @@ use strandline_engine::{
 
 use crate::apply::{Apply, DATA, EXPIRY};
 use crate::cache::{self, Cache};
+use crate::cluster::{Book, nodes};
 use crate::command::{Handler, table};
-use crate::databases::{Databases, Directory};
+use crate::databases::{self, Databases, Directory};
 use crate::entry;
 use crate::key;
 use crate::refusal::Failure;
@@ -35,6 +37,8 @@ use crate::value::Stored;
 pub const OPCODE_SWEEP: u16 = 1024;
 /// The opcode of `RECLAIM`.
 pub const OPCODE_RECLAIM: u16 = 1025;
+/// The opcode of `NODES`.
+pub const OPCODE_NODES: u16 = 1026;
 
 /// How many keys one slice of housekeeping deletes at most. Clients' commands wait for a slice: it
 /// takes about a millisecond.
@@ -56,6 +60,19 @@ pub struct Shared {
     pub cache: Cache,
     /// Why the store has stopped, if it has.
     pub stopped: OnceLock<String>,
+    /// A book of nodes that was applied and nobody has taken yet.
+    book: Mutex<Option<Book>>,
+}
+
+impl Shared {
+    /// The newest book of nodes, once.
+    pub fn take_book(&self) -> Option<Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_book(&self, book: &Book) {
+        *self.book.lock().unwrap_or_else(PoisonError::into_inner) = Some(book.clone());
+    }
 }
 
 impl Default for Shared {
@@ -64,6 +81,7 @@ impl Default for Shared {
             directory: Directory::new(&Databases::default()),
             cache: Cache::new(),
             stopped: OnceLock::new(),
+            book: Mutex::default(),
         }
     }
 }
@@ -73,6 +91,10 @@ impl Default for Shared {
 pub struct Machine {
     /// Where the databases are, as of the last applied entry.
     databases: Databases,
+    /// Who the nodes are, as of the last applied entry.
+    book: Book,
+    /// Whether that has changed since it was told.
+    is_book_new: bool,
     /// Who waits for answers.
     answers: Answers,
     /// Brought up to date whenever applied entries become visible.
@@ -90,6 +112,8 @@ impl Machine {
     pub fn new(answers: Answers, shared: Arc<Shared>) -> Self {
         Self {
             databases: Databases::default(),
+            book: Book::default(),
+            is_book_new: false,
             answers,
             shared,
             written: Vec::new(),
@@ -154,6 +178,13 @@ impl EngineMachine for Machine {
         let args = entry::args(entry.command, &self.spans);
         let (out, protocol) = self.answers.begin(entry.index, entry.header.term);
         let mut reply = Reply::new(out, protocol);
+        if opcode == OPCODE_NODES {
+            self.book = read_book(entry.index, args).ok_or_else(|| unknown(entry, opcode))?;
+            self.is_book_new = true;
+            reply.ok();
+            self.answers.answered(entry.index);
+            return Ok(());
+        }
         let apply = Apply {
             changes,
             databases: &mut self.databases,
@@ -170,6 +201,9 @@ impl EngineMachine for Machine {
 
     fn published(&mut self, _: Index) {
         self.shared.directory.publish(&self.databases);
+        if std::mem::take(&mut self.is_book_new) {
+            self.shared.put_book(&self.book);
+        }
         for written in self.written.drain(..) {
             self.shared.cache.finish_write(written);
         }
@@ -183,13 +217,38 @@ impl EngineMachine for Machine {
     }
 
     fn state(&self) -> Vec<u8> {
-        self.databases.encode()
+        let mut bytes = self.databases.encode();
+        if self.book.index > 0 {
+            bytes.extend_from_slice(&self.book.encode());
+        }
+        bytes
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<()> {
-        self.databases = Databases::decode(state)?;
+        let (databases, book) = state.split_at(state.len().min(databases::STATE_LEN));
+        self.databases = Databases::decode(databases)?;
+        self.book = match book {
+            [] => Book::default(),
+            book => Book::decode(book).ok_or_else(|| Error::Malformed {
+                what: "state of the machine",
+                offset: databases::STATE_LEN,
+                reason: "what follows the databases is no book of nodes".into(),
+            })?,
+        };
+        if self.book.index > 0 {
+            self.shared.put_book(&self.book);
+        }
         Ok(())
     }
+}
+
+/// The book of nodes that an entry brings; none if it makes no sense.
+fn read_book(index: Index, args: Args<'_>) -> Option<Book> {
+    let (id_last, list) = (args.get(1)?, args.get(2)?);
+    let id_last = u64::from_le_bytes(id_last.try_into().ok()?);
+    let list = String::from_utf8(list.to_vec()).ok()?;
+    nodes::check_list(&list).ok()?;
+    Some(Book { index: index.0, id_last, list })
 }
 
 /// The key that a housekeeping command carries, of so many bytes or more.

@@ -17,7 +17,8 @@ use crate::auth;
 use crate::clock::Randomness;
 use crate::cluster::driver::Driver;
 use crate::cluster::group::{Group, Input};
-use crate::cluster::{self, Inbox, Nodes, Peers, Secret, Security};
+use crate::cluster::members::Shelf;
+use crate::cluster::{self, Book, Inbox, Nodes, Peers, Secret, Security};
 use crate::config::{Config, ConfigError};
 use crate::event_loop::{EventLoop, Post};
 use crate::server::Server;
@@ -148,7 +149,8 @@ pub fn start(config: Config) -> Result<Node> {
     let security = Security { secret };
     let listener = Peers::bind(&nodes)
         .map_err(|source| Error::Peers { address: nodes.own().peer_address.clone(), source })?;
-    start_with(config, |dir| open_replica(dir, options, nodes, security, listener))
+    let joins = config.is_on("join");
+    start_with(config, |dir| open_replica(dir, options, (nodes, joins), security, listener))
 }
 
 /// A store that is open, and the threads that it runs on.
@@ -177,19 +179,23 @@ const SNAPSHOT_BYTES_PER_TICK: u32 = 512 << 10;
 fn open_replica(
     dir: &Path,
     db: DbOptions,
-    nodes: Nodes,
+    (nodes, joins): (Nodes, bool),
     security: Security,
     listener: std::net::TcpListener,
 ) -> Result<Opened> {
-    let disk = RealDisk::open(dir, db.rung).map_err(strandline_engine::Error::from)?;
-    let members = nodes.all().map(|node| Member {
+    let disk = Arc::new(RealDisk::open(dir, db.rung).map_err(strandline_engine::Error::from)?);
+    let member = |node: &cluster::Node| Member {
         id: node.id,
         role: if node.is_witness { MemberRole::Witness } else { MemberRole::Voter },
-    });
+    };
+    // Who joins learns from the leader who the members are.
+    let members = if joins { Vec::new() } else { nodes.all().map(member).collect() };
+    let book = Book::load(&*disk, dir);
+    let nodes = book.as_ref().and_then(|book| nodes.after(book)).unwrap_or(nodes);
     let options = strandline_replication::Options {
         id: nodes.own,
         is_witness: nodes.own().is_witness,
-        members: members.collect(),
+        members,
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
         snapshot_bytes_per_tick: SNAPSHOT_BYTES_PER_TICK,
@@ -198,12 +204,23 @@ fn open_replica(
         ..strandline_replication::Options::default()
     };
     let (store, committing, undriven) =
-        Store::open_replica(Arc::new(disk), dir, options, nodes.clone()).map_err(Error::Replica)?;
-    let Undriven { replica, group, inputs, submissions } = undriven;
+        Store::open_replica(disk.clone(), dir, options, nodes.clone()).map_err(Error::Replica)?;
+    let Undriven { replica, group, inputs, submissions, machine } = undriven;
+    if joins && replica.status().membership.members.is_empty() {
+        let own = nodes.own();
+        tracing::info!(
+            "waits to be added: type strandline cluster add {own} --node HOST:PORT of any node"
+        );
+    }
     let received = group.clone();
     let inbox: Inbox = Arc::new(move |from, frame| received.receive(from, frame));
-    let (peers, links) = Peers::start(nodes, listener, security, inbox).map_err(Error::System)?;
-    let driver = Driver::new(replica, group.clone(), inputs, peers.clone(), submissions);
+    let (peers, links) =
+        Peers::start(nodes.clone(), listener, security, inbox).map_err(Error::System)?;
+    if let Some(book) = book {
+        peers.update(Arc::new(nodes), book);
+    }
+    let shelf = Shelf { disk, dir: dir.to_owned(), machine };
+    let driver = Driver::new(replica, group.clone(), inputs, peers.clone(), shelf, submissions);
     let thread = std::thread::Builder::new().name("replica".into());
     let driver = thread.spawn(move || driver.run()).map_err(Error::System)?;
     let replica = Some(RunningReplica { group, driver, peers, links });

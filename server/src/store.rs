@@ -124,8 +124,13 @@ impl Store {
             }
         }));
         let threads = (0..COMMIT_THREADS).map(|number| spawn_leader(&db, number)).collect();
-        let undriven =
-            Undriven { replica, group: group.clone(), inputs, submissions: submissions.clone() };
+        let undriven = Undriven {
+            replica,
+            group: group.clone(),
+            inputs,
+            submissions: submissions.clone(),
+            machine: shared.clone(),
+        };
         let memory = AtomicBool::new(false);
         let store = Store { db, group: Some(group), shared, submissions, memory, rung };
         Ok((store, threads, undriven))
@@ -275,6 +280,8 @@ pub struct Undriven {
     pub inputs: Receiver<Input>,
     /// Where accepted runs are registered.
     pub submissions: Arc<Submissions>,
+    /// What the machine shares.
+    pub machine: Arc<Shared>,
 }
 
 fn spawn_leader(db: &Db, number: usize) -> JoinHandle<()> {

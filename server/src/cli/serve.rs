@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// All nodes of the cluster, the same list on each: 1=HOST:PORT@PEERPORT,2=...,3=...+witness.
     #[arg(long, value_name = "NODES")]
     cluster: Option<String>,
+    /// A new node that waits until `cluster add` takes it in; --cluster names this node alone.
+    #[arg(long)]
+    join: bool,
     /// File with the secret that the nodes have in common; needed beyond loopback.
     #[arg(long, value_name = "FILE")]
     cluster_secret_file: Option<String>,
@@ -61,6 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         ("--insecure", "insecure", arguments.insecure.then_some("yes")),
         ("--node-id", "node-id", arguments.node_id.as_deref()),
         ("--cluster", "cluster", arguments.cluster.as_deref()),
+        ("--join", "join", arguments.join.then_some("yes")),
         ("--cluster-secret-file", "cluster-secret-file", arguments.cluster_secret_file.as_deref()),
         ("--rung", "rung", arguments.rung.as_deref()),
         ("--durability", "durability", arguments.durability.as_deref()),

@@ -22,14 +22,16 @@ use std::time::{Duration, Instant};
 
 use strandline_engine::{EntryHeader, Index, keyspace_create_entry};
 use strandline_replication::{
-    Error, Event, Outcome, Output, Refusal, Replica, ReplicaId, Role, Term, decode, encode,
+    Error, Event, MemberRole, Outcome, Output, PeerStatus, Refusal, Replica, ReplicaId, Role, Term,
+    decode, encode,
 };
 use tokio::sync::oneshot;
 
 use super::answer::refusal_text;
 use super::forward::{Answer, Forward, Forwards};
 use super::group::{Command, Group, Input, Proposal};
-use super::{Frame, Peers};
+use super::members::Shelf;
+use super::{Book, Frame, Peers};
 use crate::apply::EXPIRY_NAME;
 use crate::clock;
 use crate::resp::Reply;
@@ -44,10 +46,12 @@ const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 pub struct Driver {
-    replica: Replica,
-    group: Arc<Group>,
+    pub(super) replica: Replica,
+    pub(super) group: Arc<Group>,
     inputs: Receiver<Input>,
-    peers: Peers,
+    pub(super) peers: Peers,
+    /// Where the book of nodes is kept.
+    pub(super) shelf: Shelf,
     /// Where accepted runs are registered.
     submissions: Arc<Submissions>,
     /// Takes the answers of runs that other nodes forwarded.
@@ -59,7 +63,7 @@ pub struct Driver {
     /// Reads under way, by token.
     reads: BTreeMap<u64, Vec<oneshot::Sender<Result<(), String>>>>,
     /// Changes of membership under way, by token.
-    commands: BTreeMap<u64, oneshot::Sender<Result<(), String>>>,
+    pub(super) commands: BTreeMap<u64, oneshot::Sender<Result<(), String>>>,
     /// The last token or id given.
     last_token: u64,
     /// In which term this leader has proposed what the server's state needs.
@@ -81,6 +85,7 @@ impl Driver {
         group: Arc<Group>,
         inputs: Receiver<Input>,
         peers: Peers,
+        shelf: Shelf,
         submissions: Arc<Submissions>,
     ) -> Self {
         let role = replica.status().role;
@@ -90,6 +95,7 @@ impl Driver {
             group,
             inputs,
             peers,
+            shelf,
             submissions,
             remote: Arc::default(),
             forwarded: Forwards::default(),
@@ -142,6 +148,9 @@ impl Driver {
         } else {
             self.step(Event::LogMoved);
         }
+        if let Some(book) = self.shelf.machine.take_book() {
+            self.take_book(book);
+        }
         self.prepare();
         self.answer_remote();
         if is_tick {
@@ -179,7 +188,7 @@ impl Driver {
         }
     }
 
-    fn token(&mut self) -> u64 {
+    pub(super) fn token(&mut self) -> u64 {
         self.last_token += 1;
         self.last_token
     }
@@ -191,7 +200,7 @@ impl Driver {
         let leader = status.as_ref().and_then(|status| status.leader);
         if self.role != Role::Leader
             && let Some(leader) = leader
-            && leader != self.group.nodes.own
+            && leader != self.group.own
         {
             return self.forward(leader, payloads, run);
         }
@@ -274,6 +283,10 @@ impl Driver {
                 Some(answer) => self.take_answer(&answer),
                 None => tracing::warn!(%from, "an answer that cannot be read"),
             },
+            Frame::Book(bytes) => match Book::decode(&bytes) {
+                Some(book) => self.take_book(book),
+                None => tracing::warn!(%from, "a list of nodes that cannot be read"),
+            },
             Frame::Status(_) => {}
         }
     }
@@ -339,7 +352,8 @@ impl Driver {
     fn command(&mut self, command: Command, sender: oneshot::Sender<Result<(), String>>) {
         if self.role != Role::Leader {
             let leader = self.group.status().and_then(|status| status.leader);
-            let text = match leader.and_then(|leader| self.group.nodes.get(leader)) {
+            let nodes = self.group.nodes();
+            let text = match leader.and_then(|leader| nodes.get(leader)) {
                 Some(node) => format!("READONLY node {} leads: ask {}", node.id, node.address),
                 None => refusal_text(&Refusal::NotLeader { leader: None }),
             };
@@ -358,21 +372,17 @@ impl Driver {
                 };
                 let _ = sender.send(sent);
             }
-            Command::Change(changes) => {
-                let token = self.token();
-                self.commands.insert(token, sender);
-                self.step(Event::ChangeMembership { token, changes });
-            }
+            Command::Add(node) => self.add(&node, sender),
+            Command::Promote(id) => self.promote(id, sender),
+            Command::Remove { id, force } => self.remove(id, force, sender),
         }
     }
 
     /// Hands the lead to the peer that lacks least; false if there is none.
     fn transfer_to_best(&mut self) -> bool {
         let status = self.replica.status();
-        let peers = status.peers.iter().filter(|peer| {
-            let is_data = self.group.nodes.get(peer.id).is_none_or(|node| !node.is_witness);
-            peer.is_active && is_data
-        });
+        let may_lead = |peer: &&PeerStatus| peer.is_active && peer.role == MemberRole::Voter;
+        let peers = status.peers.iter().filter(may_lead);
         let Some(best) = peers.max_by_key(|peer| peer.matched) else { return false };
         let to = best.id;
         self.step(Event::Transfer { to });
@@ -397,7 +407,7 @@ impl Driver {
         self.prepared_in = self.term();
     }
 
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         let mut output = std::mem::take(&mut self.output);
         let failed = self.replica.step(event, &mut output);
         self.note_failure(failed);
@@ -409,7 +419,7 @@ impl Driver {
         self.output = output;
     }
 
-    fn note_failure(&self, result: strandline_replication::Result<()>) {
+    pub(super) fn note_failure(&self, result: strandline_replication::Result<()>) {
         match result {
             Ok(()) | Err(Error::Stopped { .. }) => {}
             Err(error @ Error::Message { .. }) => {

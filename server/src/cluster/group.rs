@@ -5,13 +5,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use strandline_replication::{MembershipChange, ReplicaId, Status};
+use strandline_replication::{ReplicaId, Status};
 use tokio::sync::oneshot;
 
 use super::Frame;
-use super::nodes::Nodes;
+use super::nodes::{Node, Nodes};
 use crate::submission::Run;
 
 /// Bytes of peers' frames that wait for the replica at the most. More are dropped, which costs the
@@ -42,8 +42,17 @@ pub enum Command {
     Transfer(ReplicaId),
     /// Hand the lead to any node that is up to date.
     StepDown,
-    /// Change who belongs to the cluster.
-    Change(Vec<MembershipChange>),
+    /// Take a node in, or give one another address.
+    Add(Node),
+    /// Make a learner that has caught up a voter.
+    Promote(ReplicaId),
+    /// Remove a node.
+    Remove {
+        /// Which.
+        id: ReplicaId,
+        /// Whether no majority of the others has to be running.
+        force: bool,
+    },
 }
 
 /// Entries of one run.
@@ -59,8 +68,12 @@ pub struct Proposal {
 #[derive(Debug)]
 pub struct Group {
     inputs: Sender<Input>,
-    /// The nodes of the cluster.
-    pub nodes: Nodes,
+    /// This node.
+    pub own: ReplicaId,
+    /// Whether it votes and has no state.
+    is_witness: bool,
+    /// The nodes of the cluster, as far as they are known now.
+    nodes: RwLock<Arc<Nodes>>,
     /// What is known of the replica.
     board: Mutex<Option<Arc<Status>>>,
     /// Bytes of frames in the channel.
@@ -71,8 +84,14 @@ impl Group {
     /// The two ends: for everybody, and for the replica's thread.
     pub fn new(nodes: Nodes) -> (Arc<Group>, Receiver<Input>) {
         let (inputs, received) = mpsc::channel();
-        let group =
-            Group { inputs, nodes, board: Mutex::default(), frames_len: AtomicUsize::new(0) };
+        let group = Group {
+            inputs,
+            own: nodes.own,
+            is_witness: nodes.own().is_witness,
+            nodes: RwLock::new(Arc::new(nodes)),
+            board: Mutex::default(),
+            frames_len: AtomicUsize::new(0),
+        };
         (Arc::new(group), received)
     }
 
@@ -103,7 +122,7 @@ impl Group {
     ///
     /// The answer for the client, if no quorum confirms that.
     pub async fn readable(&self) -> Result<(), String> {
-        if self.nodes.own().is_witness {
+        if self.is_witness {
             return Err(WITNESS.into());
         }
         let (sender, receiver) = oneshot::channel();
@@ -125,6 +144,16 @@ impl Group {
     /// What was last known of the replica; none before it has started.
     pub fn status(&self) -> Option<Arc<Status>> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The nodes of the cluster, as far as they are known now.
+    pub fn nodes(&self) -> Arc<Nodes> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The nodes are these now.
+    pub(super) fn set_nodes(&self, nodes: Arc<Nodes>) {
+        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
     /// Brings the board up to date.

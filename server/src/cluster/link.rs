@@ -111,7 +111,7 @@ impl Link {
         let mut stream = in_time("agree on TLS", Stream::accepted(stream, identity)).await?;
         let dialer: [u8; HELLO_LEN] = read(&mut stream, "read a hello").await?;
         let checked = Hello::decode(&dialer, Role::Dialer).and_then(|hello| {
-            *caller = identity.others.contains(&hello.from).then_some(hello.from);
+            *caller = identity.nodes.get().get(hello.from).map(|node| node.id);
             identity.check_dialer(&hello)?;
             stream.check_certificate(hello.from)?;
             Ok(hello.from)
@@ -122,7 +122,7 @@ impl Link {
             checked => checked,
         };
         let verdict = checked.as_ref().err().map_or(Verdict::Welcome, Verdict::of);
-        let called_by = caller.unwrap_or_default();
+        let called_by = checked.as_ref().ok().copied().or(*caller).unwrap_or_default();
         let acceptor = identity.hello(Role::Acceptor, called_by, verdict, nonce()?).encode();
         write(&mut stream, &acceptor, "send a hello").await?;
         let peer = checked?;

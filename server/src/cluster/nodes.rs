@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The list is the same on every node; only the own id differs. Names are not looked up here: they
-//! are when a link is made, each time anew, so a node may move.
+//! are when a link is made, each time anew, so a node may move. Once members have been added or
+//! removed, the cluster's own record of them, the [`Book`], takes the place of the list.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,6 +19,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use strandline_replication::ReplicaId;
 
+use super::book::Book;
 use crate::auth;
 
 /// The most nodes: each has a link to every other one, and a majority of more is no faster and hardly safer.
@@ -56,8 +58,20 @@ pub struct Nodes {
     pub own: ReplicaId,
     /// The replication group that they form; part of what the ends of a link compare.
     pub group: u64,
+    /// Of the book that the list is from; 0 if it is from the command line.
+    pub index: u64,
+    /// The highest id that a node ever had, as far as is known.
+    pub id_last: u64,
     /// Invariant: in the order of ids, none twice, `own` among them.
     list: Vec<Node>,
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, peer_port) = self.peer_address.rsplit_once(':').unwrap_or_default();
+        let role = if self.is_witness { "+witness" } else { "" };
+        write!(out, "{}={}@{peer_port}{role}", self.id, self.address)
+    }
 }
 
 /// What is wrong with the list of nodes.
@@ -115,32 +129,43 @@ impl Nodes {
     ///
     /// [`Error`] says what is wrong and what to type instead.
     pub fn parse(own: u64, text: &str) -> Result<Nodes, Error> {
-        let count = text.split(',').count();
-        if count > NODES_MAX {
-            return Err(Error::TooMany(count));
-        }
-        let mut list = text
-            .split(',')
-            .map(|part| {
-                let part = part.trim();
-                parse_node(part).map_err(|reason| Error::Node { text: part.into(), reason })
-            })
-            .collect::<Result<Vec<Node>, Error>>()?;
-        list.sort_by_key(|node| node.id);
-        if let Some(pair) = list.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            return Err(Error::SameId(pair[0].id));
-        }
-        let mut addresses = BTreeSet::new();
-        for address in list.iter().flat_map(|node| [&node.address, &node.peer_address]) {
-            if !addresses.insert(address) {
-                return Err(Error::SameAddress(address.clone()));
-            }
-        }
+        let list = parse_list(text)?;
         let own = ReplicaId(own);
         if !list.iter().any(|node| node.id == own) {
             return Err(Error::OwnMissing(own));
         }
-        Ok(Nodes { own, group: GROUP, list })
+        let id_last = list.last().map_or(0, |node| node.id.0);
+        Ok(Nodes { own, group: GROUP, index: 0, id_last, list })
+    }
+
+    /// These nodes after a newer book: its list, and this node as it was started. None if the book is
+    /// not newer, or makes no sense.
+    pub fn after(&self, book: &Book) -> Option<Nodes> {
+        if book.index <= self.index {
+            return None;
+        }
+        let mut list = parse_list(&book.list).ok()?;
+        list.retain(|node| node.id != self.own);
+        list.push(self.own().clone());
+        list.sort_by_key(|node| node.id);
+        let id_last = book.id_last.max(self.own.0);
+        Some(Nodes { index: book.index, id_last, list, ..*self })
+    }
+
+    /// The list as on the command line, and `changed` in it: put into it, or taken out.
+    pub fn list_with(&self, changed: Result<&Node, ReplicaId>) -> String {
+        let id = changed.map_or_else(|id| id, |node| node.id);
+        let mut list: Vec<&Node> = self.list.iter().filter(|node| node.id != id).collect();
+        list.extend(changed);
+        list.sort_by_key(|node| node.id);
+        list.into_iter().map(Node::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether a node of this id may call: it is in the list, or newer than what is known here. One that
+    /// was removed is neither. A node that joins knows nobody but itself, and lets itself be called.
+    pub fn may_call(&self, id: ReplicaId) -> bool {
+        let joins = self.index == 0 && self.list.len() == 1;
+        id != self.own && (joins || self.get(id).is_some() || id.0 > self.id_last)
     }
 
     /// All of them, in the order of their ids.
@@ -171,13 +196,59 @@ impl Nodes {
     /// Whether all of them are on this machine, so that nobody else can reach or hear them. A name
     /// other than `localhost` may lead anywhere, so it does not count.
     pub fn is_loopback(&self) -> bool {
-        self.list.iter().all(|node| {
-            let (host, _) = node.peer_address.rsplit_once(':').expect("it was made with a port");
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            host.eq_ignore_ascii_case("localhost")
-                || host.parse::<IpAddr>().is_ok_and(|address| !auth::is_public(address))
-        })
+        self.list.iter().all(Node::is_loopback)
     }
+}
+
+impl Node {
+    /// Reads `ID=HOST:PORT@PEERPORT`, with `+witness` behind it for one that keeps no state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what is wrong and what to type instead.
+    pub fn parse(text: &str) -> Result<Node, Error> {
+        parse_node(text).map_err(|reason| Error::Node { text: text.into(), reason })
+    }
+
+    /// Whether it is on this machine; see [`Nodes::is_loopback`].
+    pub fn is_loopback(&self) -> bool {
+        let (host, _) = self.peer_address.rsplit_once(':').expect("it was made with a port");
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| !auth::is_public(address))
+    }
+}
+
+/// Reads a list; its nodes in the order of their ids.
+fn parse_list(text: &str) -> Result<Vec<Node>, Error> {
+    let count = text.split(',').count();
+    if count > NODES_MAX {
+        return Err(Error::TooMany(count));
+    }
+    let mut list = text
+        .split(',')
+        .map(|part| Node::parse(part.trim()))
+        .collect::<Result<Vec<Node>, Error>>()?;
+    list.sort_by_key(|node| node.id);
+    if let Some(pair) = list.windows(2).find(|pair| pair[0].id == pair[1].id) {
+        return Err(Error::SameId(pair[0].id));
+    }
+    let mut addresses = BTreeSet::new();
+    for address in list.iter().flat_map(|node| [&node.address, &node.peer_address]) {
+        if !addresses.insert(address) {
+            return Err(Error::SameAddress(address.clone()));
+        }
+    }
+    Ok(list)
+}
+
+/// Whether these are the nodes of a cluster, as a book has them.
+///
+/// # Errors
+///
+/// As for [`Nodes::parse`].
+pub fn check_list(text: &str) -> Result<(), Error> {
+    parse_list(text).map(|_| ())
 }
 
 /// Reads `ID=HOST:PORT@PEERPORT+witness`, or says what is wrong with it.
@@ -292,6 +363,25 @@ mod tests {
         let many: Vec<String> = (1..=33).map(|id| format!("{id}=h{id}:1@2")).collect();
         assert!(reason(1, &many.join(",")).contains("33 nodes are listed"));
         Nodes::parse(1, &many[..32].join(",")).unwrap();
+    }
+
+    #[test]
+    fn a_newer_book_takes_the_place_of_the_list() {
+        let nodes = Nodes::parse(3, "1=a:1@2,2=b:1@2,3=c:1@2+witness").unwrap();
+        let four = Node::parse("4=d:1@2").unwrap();
+        let list = nodes.list_with(Ok(&four));
+        assert_eq!(list, "1=a:1@2,2=b:1@2,3=c:1@2+witness,4=d:1@2");
+        let book = Book { index: 7, id_last: 4, list };
+        let with = nodes.after(&book).unwrap();
+        assert_eq!(with.get(ReplicaId(4)), Some(&four));
+        assert_eq!(with.after(&book), None, "it is not newer");
+        assert!(!nodes.may_call(ReplicaId(3)) && nodes.may_call(ReplicaId(4)));
+        let list = with.list_with(Err(ReplicaId(2)));
+        let without = with.after(&Book { index: 9, id_last: 4, list }).unwrap();
+        assert!(without.get(ReplicaId(2)).is_none() && !without.may_call(ReplicaId(2)));
+        assert!(without.may_call(ReplicaId(5)), "it may be in a newer book");
+        let removed = with.after(&Book { index: 9, id_last: 4, list: "1=a:1@2".into() }).unwrap();
+        assert_eq!(removed.own().address, "c:1", "a node that was removed still knows itself");
     }
 
     #[test]

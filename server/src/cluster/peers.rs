@@ -14,6 +14,9 @@
 //! which of the last frames have arrived, and those that wait are dropped. Replicas send again what
 //! matters; who forwards a request must be ready to hear nothing.
 //!
+//! Who the others are may change: [`Peers::update`] begins and ends links. The first frame of each link
+//! is the book of nodes, if there is one, and a new book goes over all links at once.
+//!
 //! Assumes that the inbox does not block: while it does, no link lives.
 
 mod answering;
@@ -22,16 +25,17 @@ mod outgoing;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use strandline_replication::ReplicaId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::book::Book;
 use super::link::{Error, Frame, Identity, Link};
 use super::nodes::{Node, Nodes};
 use super::secret::Secret;
@@ -69,7 +73,8 @@ pub struct Peers {
 
 impl std::fmt::Debug for Peers {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let connected = self.shared.outgoing.iter().filter(|(_, outgoing)| outgoing.is_open());
+        let queues = self.shared.queues();
+        let connected = queues.iter().filter(|(_, outgoing)| outgoing.is_open());
         out.debug_struct("Peers")
             .field("own", &self.shared.identity.own)
             .field("connected", &connected.map(|(id, _)| id.0).collect::<Vec<_>>())
@@ -80,11 +85,28 @@ impl std::fmt::Debug for Peers {
 /// What the thread of the links and those who send share.
 struct Shared {
     identity: Identity,
-    /// For each other node. Never changed, so that sending to one locks nothing of another.
-    outgoing: BTreeMap<ReplicaId, Outgoing>,
+    /// For each other node. Replaced as a whole, so that sending to one locks nothing of another.
+    outgoing: RwLock<Arc<Queues>>,
+    /// What each link begins with, if there is one.
+    book: RwLock<Option<Book>>,
     complaints: Complaints,
+    /// Told when the nodes have changed.
+    changed: Notify,
     /// Told when the links are to end.
     stopping: Notify,
+}
+
+type Queues = BTreeMap<ReplicaId, Arc<Outgoing>>;
+
+impl Shared {
+    fn queues(&self) -> Arc<Queues> {
+        self.outgoing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn book(&self) -> Option<Frame> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        book.as_ref().map(|book| Frame::Book(book.encode()))
+    }
 }
 
 impl Peers {
@@ -143,11 +165,13 @@ impl Peers {
         inbox: Inbox,
     ) -> io::Result<(Peers, JoinHandle<io::Result<()>>)> {
         listener.set_nonblocking(true)?;
-        let others: Vec<Node> = nodes.others().cloned().collect();
+        let queue = |node: &Node| (node.id, Arc::default());
         let shared = Arc::new(Shared {
             identity,
-            outgoing: others.iter().map(|node| (node.id, Outgoing::default())).collect(),
+            outgoing: RwLock::new(Arc::new(nodes.others().map(queue).collect())),
+            book: RwLock::default(),
             complaints: Complaints::default(),
+            changed: Notify::new(),
             stopping: Notify::new(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -155,7 +179,7 @@ impl Peers {
         let thread = std::thread::Builder::new().name("links".into()).spawn(move || {
             // However the thread ends: nobody may go on to queue frames that nobody sends.
             let closing = Closing(shared.clone());
-            let ended = runtime.block_on(run(&shared, others, listener, &inbox));
+            let ended = runtime.block_on(run(&shared, listener, &inbox));
             // A name that is being looked up must not hold up the end.
             runtime.shutdown_background();
             drop(closing);
@@ -168,12 +192,40 @@ impl Peers {
     /// or the frame is too long: then the frame is surely not sent. If true, it may be lost with the
     /// connection all the same.
     pub fn send(&self, to: ReplicaId, frame: Frame) -> bool {
-        self.shared.outgoing.get(&to).is_some_and(|outgoing| outgoing.push(frame))
+        let queues = self.shared.outgoing.read().unwrap_or_else(PoisonError::into_inner);
+        queues.get(&to).is_some_and(|outgoing| outgoing.push(frame))
     }
 
     /// Whether there is a connection to the node, over which we send.
     pub fn is_connected(&self, to: ReplicaId) -> bool {
-        self.shared.outgoing.get(&to).is_some_and(Outgoing::is_open)
+        self.shared.queues().get(&to).is_some_and(|outgoing| outgoing.is_open())
+    }
+
+    /// Whether the nodes prove to each other who they are.
+    pub fn is_protected(&self) -> bool {
+        self.shared.identity.is_protected()
+    }
+
+    /// The nodes are these now, as this book says. Links to those that are gone end, links to those that
+    /// are new or have moved begin, and all others are told.
+    pub fn update(&self, nodes: Arc<Nodes>, book: Book) {
+        let before = self.shared.queues();
+        let old = self.shared.identity.nodes.get();
+        let queue = |node: &Node| {
+            let is_same = old.get(node.id) == Some(node);
+            let kept = before.get(&node.id).filter(|_| is_same).cloned();
+            (node.id, kept.unwrap_or_default())
+        };
+        let may_call = |node: &&Node| self.shared.identity.is_protected() || node.is_loopback();
+        let queues: Queues = nodes.others().filter(may_call).map(queue).collect();
+        let told = Frame::Book(book.encode());
+        *self.shared.book.write().unwrap_or_else(PoisonError::into_inner) = Some(book);
+        for outgoing in queues.values() {
+            outgoing.push(told.clone());
+        }
+        self.shared.identity.nodes.set(nodes);
+        *self.shared.outgoing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(queues);
+        self.shared.changed.notify_one();
     }
 
     /// Ends all links, and the thread. What is queued may be lost.
@@ -187,23 +239,21 @@ struct Closing(Arc<Shared>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.outgoing.values().for_each(Outgoing::close);
+        self.0.queues().values().for_each(|outgoing| outgoing.close());
     }
 }
 
 /// Calls all others and answers their calls, until told to stop.
 async fn run(
     shared: &Arc<Shared>,
-    others: Vec<Node>,
     listener: std::net::TcpListener,
     inbox: &Inbox,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let mut tasks = JoinSet::new();
-    for node in others {
-        tasks.spawn(call(shared.clone(), node));
-    }
+    let mut calls = BTreeMap::new();
     let callers = Arc::new(Callers::default());
+    call_all(shared, &mut tasks, &mut calls);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -219,8 +269,39 @@ async fn run(
                 }
             },
             Some(ended) = tasks.join_next() => pass_on_panic(ended),
+            () = shared.changed.notified() => {
+                call_all(shared, &mut tasks, &mut calls);
+                let nodes = shared.identity.nodes.get();
+                callers.dismiss(|peer| !nodes.may_call(peer));
+            }
             () = shared.stopping.notified() => return Ok(()),
         }
+    }
+}
+
+/// The calls under way: to whom, into which queue.
+type Calls = BTreeMap<ReplicaId, (Arc<Outgoing>, AbortHandle)>;
+
+/// Begins a call for each queue that has none, and ends those whose queue is gone.
+fn call_all(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, calls: &mut Calls) {
+    let queues = shared.queues();
+    calls.retain(|peer, (queue, task)| {
+        let is_kept = queues.get(peer).is_some_and(|kept| Arc::ptr_eq(kept, queue));
+        if !is_kept {
+            task.abort();
+            queue.close();
+        }
+        is_kept
+    });
+    let nodes = shared.identity.nodes.get();
+    for (peer, queue) in queues.iter() {
+        if calls.contains_key(peer) {
+            continue;
+        }
+        // A newer list may be without it already; then it is about to be told.
+        let Some(node) = nodes.get(*peer).cloned() else { continue };
+        let task = tasks.spawn(call(shared.clone(), node, queue.clone()));
+        calls.insert(*peer, (queue.clone(), task));
     }
 }
 
@@ -234,9 +315,8 @@ fn pass_on_panic(ended: Result<(), JoinError>) {
 }
 
 /// Keeps a link to one node, for ever.
-async fn call(shared: Arc<Shared>, node: Node) {
+async fn call(shared: Arc<Shared>, node: Node, outgoing: Arc<Outgoing>) {
     let about = About::To(node.id);
-    let outgoing = shared.outgoing.get(&node.id).expect("there is a queue for each other node");
     let mut randomness = Randomness::new();
     let mut pause = PAUSE_MIN;
     loop {
@@ -246,7 +326,10 @@ async fn call(shared: Arc<Shared>, node: Node) {
                 shared.complaints.settle(about);
                 let began = Instant::now();
                 outgoing.open();
-                let error = link.send_from(outgoing).await;
+                if let Some(book) = shared.book() {
+                    outgoing.push(book);
+                }
+                let error = link.send_from(&outgoing).await;
                 outgoing.close();
                 // A link that ends at once ends the next time too: no reason to hurry.
                 if began.elapsed() > PAUSE_MAX {

@@ -19,6 +19,7 @@ mod expire;
 mod float;
 mod key;
 mod lcs;
+mod member;
 mod numbers;
 mod object;
 mod pattern;

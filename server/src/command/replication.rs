@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use strandline_replication::{PeerStatus, ReplicaId, Role, Status};
+use strandline_replication::{Doubt, PeerStatus, ReplicaId, Role, Status};
 
-use super::{Next, numbers};
+use super::{Next, member, numbers};
 use crate::cluster::group::{Command, Group};
-use crate::cluster::nodes::Node;
+use crate::cluster::nodes::{Node, Nodes};
 use crate::refusal::{Failure, Refusal};
 use crate::resp::{Args, Reply};
 use crate::server::Server;
@@ -20,7 +20,8 @@ pub(super) fn role(connection: &mut Connection<'_>, _: Args<'_>, reply: &mut Rep
     let known = connection.server.store.group().and_then(|group| Some((group, group.status()?)));
     match known {
         Some((group, status)) if status.role != Role::Leader => {
-            let leader = status.leader.and_then(|leader| group.nodes.get(leader));
+            let nodes = group.nodes();
+            let leader = status.leader.and_then(|leader| nodes.get(leader));
             let (host, port) = leader.map_or(("", 0), host_and_port);
             reply.array(5);
             reply.bulk(b"slave");
@@ -33,7 +34,11 @@ pub(super) fn role(connection: &mut Connection<'_>, _: Args<'_>, reply: &mut Rep
             reply.array(3);
             reply.bulk(b"master");
             reply.integer(applied);
-            let replicas = known.as_ref().map_or(Vec::new(), |(group, status)| data(group, status));
+            let nodes = known.as_ref().map(|(group, _)| group.nodes());
+            let replicas = match (&known, &nodes) {
+                (Some((_, status)), Some(nodes)) => data(nodes, status),
+                _ => Vec::new(),
+            };
             reply.array(replicas.len());
             for (node, peer) in replicas {
                 let (host, port) = host_and_port(node);
@@ -62,12 +67,13 @@ pub(super) fn replicaof(
         return Err(Refusal::other(text).into());
     };
     let leader = group.status().and_then(|status| status.leader);
+    let nodes = group.nodes();
     let asked = address_of(args);
     let is_so = match args.is(1, "no") && args.is(2, "one") {
         true => group.is_leader(),
         false => leader
-            .and_then(|leader| group.nodes.get(leader))
-            .is_some_and(|node| node.id != group.nodes.own && node.address == asked),
+            .and_then(|leader| nodes.get(leader))
+            .is_some_and(|node| node.id != group.own && node.address == asked),
     };
     if is_so {
         reply.simple("OK Already so");
@@ -95,7 +101,8 @@ pub(super) fn failover(
             String::from_utf8_lossy(args.at(2)),
             String::from_utf8_lossy(args.at(3))
         );
-        let node = group.nodes.all().find(|node| node.address == address);
+        let nodes = group.nodes();
+        let node = nodes.all().find(|node| node.address == address);
         let Some(node) = node.filter(|node| !node.is_witness) else {
             return Err(
                 Refusal::other("ERR FAILOVER target HOST and PORT is not a replica.").into()
@@ -154,9 +161,9 @@ pub fn replicas_with(group: &Group, index: u64) -> usize {
     let Some(status) = group.status() else { return 0 };
     match status.role {
         Role::Leader => {
-            data(group, &status).iter().filter(|(_, peer)| peer.matched.0 >= index).count()
+            data(&group.nodes(), &status).iter().filter(|(_, peer)| peer.matched.0 >= index).count()
         }
-        _ => group.nodes.all().count() / 2,
+        _ => group.nodes().all().count() / 2,
     }
 }
 
@@ -180,9 +187,9 @@ fn host_and_port(node: &Node) -> (&str, u16) {
 }
 
 /// The nodes that follow, and what their leader knows of them; no witnesses.
-fn data<'a>(group: &'a Group, status: &Status) -> Vec<(&'a Node, PeerStatus)> {
+fn data<'a>(nodes: &'a Nodes, status: &Status) -> Vec<(&'a Node, PeerStatus)> {
     let peers = status.peers.iter();
-    let known = peers.filter_map(|peer| Some((group.nodes.get(peer.id)?, peer.clone())));
+    let known = peers.filter_map(|peer| Some((nodes.get(peer.id)?, peer.clone())));
     known.filter(|(node, _)| !node.is_witness).collect()
 }
 
@@ -190,20 +197,29 @@ fn data<'a>(group: &'a Group, status: &Status) -> Vec<(&'a Node, PeerStatus)> {
 pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
     let applied = server.store.db().applied();
     let known = server.store.group().and_then(|group| Some((group, group.status()?)));
+    let nodes = known.as_ref().map(|(group, _)| group.nodes());
     let mut replicas = Vec::new();
     match &known {
         Some((group, status)) if status.role != Role::Leader => {
-            let leader = status.leader.and_then(|leader| group.nodes.get(leader));
+            let nodes = group.nodes();
+            let leader = status.leader.and_then(|leader| nodes.get(leader));
             let (host, port) = leader.map_or(("", 0), host_and_port);
             let link = if leader.is_some() { "up" } else { "down" };
             write!(out, "role:slave\r\nmaster_host:{host}\r\nmaster_port:{port}\r\n")?;
             write!(out, "master_link_status:{link}\r\nmaster_last_io_seconds_ago:0\r\n")?;
-            write!(out, "master_sync_in_progress:0\r\nslave_read_repl_offset:{applied}\r\n")?;
+            write!(out, "master_sync_in_progress:{}\r\n", u8::from(status.receiving.is_some()))?;
+            if let Some(transfer) = status.receiving {
+                let (received, all) = (transfer.bytes, transfer.bytes_total);
+                write!(out, "master_sync_total_bytes:{all}\r\n")?;
+                write!(out, "master_sync_read_bytes:{received}\r\n")?;
+                write!(out, "master_sync_left_bytes:{}\r\n", all.saturating_sub(received))?;
+            }
+            write!(out, "slave_read_repl_offset:{applied}\r\n")?;
             write!(out, "slave_repl_offset:{applied}\r\nslave_priority:100\r\n")?;
             write!(out, "slave_read_only:1\r\nreplica_announced:1\r\n")?;
         }
-        Some((group, status)) => {
-            replicas = data(group, status);
+        Some((_, status)) => {
+            replicas = nodes.as_ref().map_or(Vec::new(), |nodes| data(nodes, status));
             write!(out, "role:master\r\n")?;
         }
         None => write!(out, "role:master\r\n")?,
@@ -211,11 +227,19 @@ pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
     write!(out, "connected_slaves:{}\r\n", replicas.iter().filter(|(_, p)| p.is_active).count())?;
     for (number, (node, peer)) in replicas.iter().enumerate() {
         let (host, port) = host_and_port(node);
-        let state = if peer.is_active { "online" } else { "offline" };
+        let state = match member::state(peer) {
+            "snapshot" => "send_bulk",
+            state => state,
+        };
         let lag_s = peer.lag_ticks / TICKS_PER_SECOND;
         write!(out, "slave{number}:ip={host},port={port},state={state},offset={},", peer.matched)?;
         write!(out, "lag={lag_s},lag_entries={},lag_bytes={},", peer.lag_entries, peer.lag_bytes)?;
-        write!(out, "lag_ms={}\r\n", peer.lag_ticks * (1000 / TICKS_PER_SECOND))?;
+        write!(out, "lag_ms={}", peer.lag_ticks * (1000 / TICKS_PER_SECOND))?;
+        if let Some(transfer) = peer.sending {
+            let (sent, all) = (transfer.bytes, transfer.bytes_total);
+            write!(out, ",snapshot_sent={sent},snapshot_bytes={all}")?;
+        }
+        write!(out, "\r\n")?;
     }
     write!(out, "master_failover_state:no-failover\r\n")?;
     write!(out, "master_replid:{}\r\nmaster_replid2:{}\r\n", server.run_id, "0".repeat(40))?;
@@ -224,10 +248,20 @@ pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
     write!(out, "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n")?;
     let Some((group, status)) = known else { return Ok(()) };
     let number = |id: Option<ReplicaId>| id.map_or(0, |id| id.0);
-    write!(out, "node_id:{}\r\nleader_id:{}\r\n", group.nodes.own, number(status.leader))?;
+    write!(out, "node_id:{}\r\nleader_id:{}\r\n", group.own, number(status.leader))?;
     write!(out, "term:{}\r\ncommitted:{}\r\n", status.term, status.committed)?;
     write!(out, "everywhere:{}\r\napplied:{applied}\r\n", status.everywhere)?;
-    write!(out, "durable:{}\r\nlast:{}\r\n", status.durable, status.last)
+    write!(out, "durable:{}\r\nlast:{}\r\n", status.durable, status.last)?;
+    write!(out, "first:{}\r\ndoubt:{}\r\n", status.first, doubt(status.doubt))
+}
+
+/// What a replica cannot be sure of, in one word.
+pub(super) fn doubt(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::Nothing => "nothing",
+        Doubt::Tail => "tail",
+        Doubt::Everything => "everything",
+    }
 }
 
 /// Ticks of the replica in a second; see [`TICK`](crate::cluster::driver::TICK).

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use super::Command;
 use super::Handler::{Read, Session, Write};
 use super::{
-    bits, client_cmd, command_cmd, config_cmd, connection, counter, expire, key, lcs, object,
-    replication, scan, server_cmd, server_info, string, string_set,
+    bits, client_cmd, command_cmd, config_cmd, connection, counter, expire, key, lcs, member,
+    object, replication, scan, server_cmd, server_info, string, string_set,
 };
 
 type Flags = &'static [&'static str];
@@ -135,6 +135,7 @@ pub static COMMANDS: &[Command] = commands! {
     "replicaof" 3 ADMIN NO_KEYS "server" Session(replication::replicaof);
     "slaveof" 3 ADMIN NO_KEYS "server" Session(replication::replicaof);
     "failover" -1 ADMIN NO_KEYS "server" Session(replication::failover);
+    "member" -2 ADMIN NO_KEYS "server" Session(member::member);
     "wait" 3 ANY NO_KEYS "generic" Session(replication::wait);
     "waitaof" 4 ANY NO_KEYS "generic" Session(replication::waitaof);
     "function" -2 ADMIN NO_KEYS "scripting" Session(server_cmd::function);

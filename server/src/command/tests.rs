@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::testing::Fixture;
 use crate::clock::Randomness;
-use crate::machine::{OPCODE_SWEEP, SLICE_KEYS_MAX};
+use crate::machine::{OPCODE_NODES, OPCODE_SWEEP, SLICE_KEYS_MAX};
 use strandline_engine::Machine as _;
 
 /// Runs lines and compares their replies, without the last line end.
@@ -292,4 +292,24 @@ fn counts_and_expiries_stay_exact() {
 fn random_keys_are_keys() {
     let mut fixture = Fixture::new();
     check(&mut fixture, &[("randomkey", "$-1"), ("set only 1", "+OK"), ("randomkey", "$4 only")]);
+}
+
+#[test]
+fn the_book_of_nodes_comes_by_an_entry_and_with_the_state() {
+    use strandline_engine::Machine;
+    let mut fixture = Fixture::new();
+    let id_last = 4_u64.to_le_bytes();
+    let list = "1=a:1@2,4=b:1@2";
+    fixture.propose(OPCODE_NODES, [&id_last[..], list.as_bytes()].into_iter());
+    let book = fixture.shared.take_book().unwrap();
+    assert_eq!((book.index, book.id_last, book.list.as_str()), (1, 4, list));
+    assert_eq!(fixture.shared.take_book(), None, "it is told once");
+    check(&mut fixture, &[("set k v", "+OK")]);
+    let mut other = Fixture::new();
+    other.machine.restore(&fixture.machine.state()).unwrap();
+    assert_eq!(other.shared.take_book(), Some(book));
+    assert_eq!(other.machine.state(), fixture.machine.state());
+    let mut cut = fixture.machine.state();
+    cut.pop();
+    assert!(other.machine.restore(&cut).is_err());
 }

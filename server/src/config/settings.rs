@@ -136,6 +136,7 @@ pub static SETTINGS: &[Setting] = &[
     fixed("insecure", Kind::Switch, "no", "listen beyond loopback without a password"),
     fixed("node-id", Kind::Number(0, i64::MAX), "0", "this node's number in the cluster"),
     fixed("cluster", Kind::Text, "", "all nodes: 1=HOST:PORT@PEERPORT,2=...; empty: stands alone"),
+    fixed("join", Kind::Switch, "no", "a new node that waits to be added to a running cluster"),
     fixed("cluster-secret-file", Kind::Text, "", "what the nodes of a cluster know in common"),
     fixed("rung", RUNGS, "auto", "how durable writes are made"),
     live("durability", Kind::Choice(&["disk", "memory"]), "disk", "when writes are acknowledged"),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use proxy::{Mischief, Proxy};
 use strandline_replication::ReplicaId;
 use strandline_server::cluster::peers::QUEUE_BYTES_MAX;
-use strandline_server::cluster::{Frame, Inbox, Nodes, Peers, Secret, Security};
+use strandline_server::cluster::{Book, Frame, Inbox, Node, Nodes, Peers, Secret, Security};
 
 const ONE: ReplicaId = ReplicaId(1);
 const TWO: ReplicaId = ReplicaId(2);
@@ -347,4 +347,44 @@ fn a_bug_in_the_inbox_ends_the_thread_and_nothing_is_queued_any_more() {
     assert!(!peers.is_connected(ONE));
     assert!(!peers.send(ONE, message("nobody sends it")));
     one.stop();
+}
+
+/// Goal: who comes later is let in, learns who the others are, and who is removed is let go.
+#[test]
+fn a_node_that_joins_learns_the_book_and_one_that_is_removed_is_not_called_any_more() {
+    let listeners = [listener(), listener(), listener()];
+    let ports: Vec<u16> = listeners.iter().map(port).collect();
+    let [one, two, three] = listeners;
+    let before = nodes(1, &ports[..2]);
+    let one = Running::start(before.clone(), one, Some(SECRET));
+    let two = Running::start(nodes(2, &ports[..2]), two, Some(SECRET));
+    // It knows nobody but itself.
+    let own = Node::parse(&format!("3=127.0.0.1:3@{}", ports[2])).unwrap();
+    let alone = Nodes::parse(3, &own.to_string()).unwrap();
+    let joins = Running::start(alone.clone(), three, Some(SECRET));
+    one.send(TWO, &message("two are there"));
+    assert_eq!(two.next(), (ONE, message("two are there")));
+
+    let book = Book { index: 5, id_last: 3, list: before.list_with(Ok(&own)) };
+    let with = before.after(&book).unwrap();
+    one.peers.update(Arc::new(with.clone()), book.clone());
+    let told = Frame::Book(book.encode());
+    assert_eq!(joins.next(), (ONE, told.clone()));
+    assert_eq!(two.next(), (ONE, told.clone()));
+    joins.peers.update(Arc::new(alone.after(&book).unwrap()), book.clone());
+    joins.send(TWO, &message("from who joined"));
+    // Two knows nothing of three yet, but its number is higher than all that it knows.
+    assert_eq!(two.next(), (THREE, told));
+    assert_eq!(two.next(), (THREE, message("from who joined")));
+
+    let book = Book { index: 9, id_last: 3, list: with.list_with(Err(TWO)) };
+    one.peers.update(Arc::new(with.after(&book).unwrap()), book.clone());
+    assert!(!one.peers.send(TWO, message("to who is gone")));
+    wait_for(|| !two.peers.is_connected(ONE));
+    one.send(THREE, &message("we are left"));
+    assert_eq!(joins.next(), (ONE, Frame::Book(book.encode())));
+    assert_eq!(joins.next(), (ONE, message("we are left")));
+    one.stop();
+    two.stop();
+    joins.stop();
 }

@@ -54,7 +54,7 @@ pub enum Error {
         /// Which should be.
         expected: ReplicaId,
     },
-    /// The caller is not in the list of nodes.
+    /// The caller is not in the list of nodes, and was once or should be.
     Stranger {
         /// Which it says it is.
         found: ReplicaId,
@@ -136,8 +136,8 @@ impl fmt::Display for Error {
             ),
             Error::Stranger { found } => write!(
                 out,
-                "node {found} calls, or is called, and is not in the other's list; --cluster must be \
-                 the same on all nodes"
+                "node {found} calls, or is called, and the other does not know it: it was removed from the \
+                 cluster, or --cluster is not the same on all nodes"
             ),
             Error::Protection { is_ours: true } => out.write_str(
                 "it has no cluster secret and this node has one; start it with the same \

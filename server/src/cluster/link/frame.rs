@@ -15,6 +15,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::error::{Error, Result};
+use crate::cluster::book::BOOK_LEN_MAX;
 use crate::cluster::secret;
 
 /// Bytes before the body.
@@ -34,6 +35,7 @@ const REPLICA: u8 = 1;
 const FORWARD: u8 = 2;
 const FORWARD_ANSWER: u8 = 3;
 const STATUS: u8 = 4;
+const BOOK: u8 = 5;
 
 /// What one node sends to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub enum Frame {
     ForwardAnswer(Vec<u8>),
     /// How a node does.
     Status(Vec<u8>),
+    /// Where the nodes are reached; see [`book`](crate::cluster::book).
+    Book(Vec<u8>),
 }
 
 impl Frame {
@@ -55,7 +59,8 @@ impl Frame {
         let (Frame::Replica(body)
         | Frame::Forward(body)
         | Frame::ForwardAnswer(body)
-        | Frame::Status(body)) = self;
+        | Frame::Status(body)
+        | Frame::Book(body)) = self;
         body
     }
 
@@ -70,6 +75,7 @@ impl Frame {
             Frame::Forward(_) => FORWARD,
             Frame::ForwardAnswer(_) => FORWARD_ANSWER,
             Frame::Status(_) => STATUS,
+            Frame::Book(_) => BOOK,
         }
     }
 
@@ -79,6 +85,7 @@ impl Frame {
             FORWARD => Frame::Forward,
             FORWARD_ANSWER => Frame::ForwardAnswer,
             STATUS => Frame::Status,
+            BOOK => Frame::Book,
             _ => return None,
         };
         Some(frame(body.to_vec()))
@@ -90,6 +97,7 @@ fn len_max(kind: u8) -> usize {
     match kind {
         BEAT => 0,
         STATUS => STATUS_LEN_MAX,
+        BOOK => BOOK_LEN_MAX,
         _ => BODY_LEN_MAX,
     }
 }
@@ -203,7 +211,7 @@ impl Opener {
         let number = self.tags.number;
         let refused = |reason| Err(Error::Frame { number, reason });
         let kind = header[KIND];
-        if kind > STATUS {
+        if kind > BOOK {
             return refused("its kind is unknown");
         }
         if header[RESERVED..] != [0; HEADER_LEN - RESERVED] {
@@ -297,10 +305,11 @@ mod tests {
     #[test]
     fn a_header_that_no_node_sends_is_refused_before_its_body_comes() {
         for (header, expected) in [
-            ([0, 0, 0, 0, 5, 0, 0, 0], "kind is unknown"),
+            ([0, 0, 0, 0, 6, 0, 0, 0], "kind is unknown"),
             ([0, 0, 0, 0, 1, 0, 0, 1], "reserved"),
             ([1, 0, 16, 6, 1, 0, 0, 0], "too long"),
             ([1, 0, 16, 0, 4, 0, 0, 0], "too long"),
+            ([1, 0, 1, 0, 5, 0, 0, 0], "too long"),
             ([1, 0, 0, 0, 0, 0, 0, 0], "too long"),
         ] {
             let error = Opener::new(None).open(&header).unwrap_err().to_string();

@@ -12,6 +12,8 @@
 //! roles are in it too, so that nobody proves himself with what we have said. The keys of the
 //! frames come from the same bytes, so that they differ for each connection and direction.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use hmac::Mac;
 use strandline_replication::ReplicaId;
 
@@ -53,13 +55,31 @@ pub(crate) struct Identity {
     pub(crate) own: ReplicaId,
     /// Its group.
     pub(crate) group: u64,
-    /// The ids of the other nodes.
-    pub(crate) others: Vec<ReplicaId>,
+    /// The nodes, as far as they are known now.
+    pub(crate) nodes: Known,
     /// What it shares with them.
     pub(crate) secret: Option<Secret>,
     /// What it shows, and by what it judges what others show.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::cluster::tls::Tls>,
+}
+
+/// The nodes, shared by all links: they change while links live.
+#[derive(Clone, Debug)]
+pub(crate) struct Known(Arc<RwLock<Arc<Nodes>>>);
+
+impl Known {
+    pub(crate) fn new(nodes: Nodes) -> Known {
+        Known(Arc::new(RwLock::new(Arc::new(nodes))))
+    }
+
+    pub(crate) fn get(&self) -> Arc<Nodes> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, nodes: Arc<Nodes>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
 }
 
 /// Which end of a connection.
@@ -208,11 +228,20 @@ impl Identity {
         Identity {
             own: nodes.own,
             group: nodes.group,
-            others: nodes.others().map(|node| node.id).collect(),
+            nodes: Known::new(nodes.clone()),
             secret,
             #[cfg(feature = "tls")]
             tls: None,
         }
+    }
+
+    /// Whether others have to prove who they are.
+    pub(crate) fn is_protected(&self) -> bool {
+        #[cfg(feature = "tls")]
+        let has_tls = self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let has_tls = false;
+        has_tls || self.secret.is_some()
     }
 
     /// The hello to another node.
@@ -243,7 +272,7 @@ impl Identity {
         if hello.to != self.own {
             return Err(Error::Node { found: self.own, expected: hello.to });
         }
-        if !self.others.contains(&hello.from) {
+        if !self.nodes.get().may_call(hello.from) {
             return Err(Error::Stranger { found: hello.from });
         }
         if hello.is_protected != self.secret.is_some() {

@@ -59,6 +59,17 @@ impl Callers {
         }
     }
 
+    /// Ends the links from nodes that are not to call any more.
+    pub(super) fn dismiss(&self, is_gone: impl Fn(ReplicaId) -> bool) {
+        self.lock().proven.retain(|peer, (_, task)| {
+            let is_kept = !is_gone(*peer);
+            if !is_kept {
+                task.abort();
+            }
+            is_kept
+        });
+    }
+
     /// The call is over.
     fn forget(&self, number: u64) {
         let mut calls = self.lock();
