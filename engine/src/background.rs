@@ -3,6 +3,7 @@
 //! They sleep until a memtable is sealed. A writer that finds the backlog high does a slice itself,
 //! so that writes slow down in proportion and never stop all at once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -20,6 +21,8 @@ pub(crate) struct Background {
     wal: Wal,
     /// Whether the log is trimmed behind each flush.
     trims: bool,
+    /// The log is kept from this entry on, for who still reads it.
+    kept: AtomicU64,
     state: Mutex<State>,
     /// Signalled when there may be something to do, or something has been done.
     changed: Condvar,
@@ -59,7 +62,21 @@ impl Drop for Threads {
 impl Background {
     pub(crate) fn new(engine: Arc<Engine>, wal: Wal, trims: bool) -> Arc<Self> {
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
-        Arc::new(Self { engine, wal, trims, state, changed })
+        let kept = AtomicU64::new(u64::MAX);
+        Arc::new(Self { engine, wal, trims, kept, state, changed })
+    }
+
+    /// Keeps the log from `index` on, though it is in tables; none: as much as is not.
+    pub(crate) fn keep_from(&self, index: Option<Index>) {
+        let kept = index.map_or(u64::MAX, |index| index.0);
+        if self.kept.swap(kept, Ordering::AcqRel) != kept && self.trims {
+            self.trim();
+        }
+    }
+
+    fn trim(&self) {
+        let kept = self.kept.load(Ordering::Acquire);
+        self.wal.trim(Lsn(self.engine.trimmable().0.min(kept.saturating_sub(1))));
     }
 
     /// Starts one thread that flushes and one that compacts.
@@ -137,7 +154,7 @@ impl Background {
         let trimmable = self.engine.trimmable();
         if trimmable > before {
             if self.trims {
-                self.wal.trim(Lsn(trimmable.0));
+                self.trim();
             }
             // A flush makes work for the compaction.
             self.poke();

@@ -383,6 +383,11 @@ impl Db {
         Index(self.inner.wal.durable().0)
     }
 
+    /// Keeps the log from `index` on, though it is in tables: somebody reads it. None: nobody does.
+    pub fn keep_from(&self, index: Option<Index>) {
+        self.inner.background.keep_from(index);
+    }
+
     /// Counters of the engine and of the log.
     pub fn stats(&self) -> (crate::Stats, strandline_wal::Stats) {
         (self.inner.engine.stats(), self.inner.wal.stats())

@@ -292,6 +292,11 @@ impl Wal {
         self.shared.lock().core.first()
     }
 
+    /// How many bytes each segment takes on the disk.
+    pub fn segment_size(&self) -> u64 {
+        self.shared.lock().core.options.segment_size
+    }
+
     /// A reader that starts at `from`.
     pub fn reader(&self, from: Lsn) -> Reader {
         Reader::new(self.shared.clone(), from)
