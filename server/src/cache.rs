@@ -272,6 +272,18 @@ impl Cache {
         }
     }
 
+    /// Forgets everything: another state takes the place of the one that was read. What is being read
+    /// meanwhile is not put in.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.writes += 1;
+            shard.young.clear();
+            shard.old.clear();
+            shard.young_len = 0;
+        }
+    }
+
     /// How often something was found, and how often not.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         self.shards.iter().fold((0, 0), |(hits, misses), shard| {
@@ -344,6 +356,21 @@ mod tests {
         cache.fill(&key, early, Some(&stored("old")));
         cache.fill(&key, during, Some(&stored("old")));
         assert_eq!(hit(&cache, &key).as_deref(), Some("new"));
+    }
+
+    /// A node that took over another state went on to serve values of the one before.
+    #[test]
+    fn nothing_survives_a_change_of_the_whole_state() {
+        let (cache, key) = (cache(), data_key(0, b"key"));
+        cache.begin_write(&key);
+        cache.finish_write(entry(&key, "old"));
+        assert_eq!(hit(&cache, &key), Some("old".into()));
+        let other = data_key(0, b"other");
+        let begun = ticket(&cache, &other);
+        cache.clear();
+        assert_eq!(hit(&cache, &key), None);
+        cache.fill(&other, begun, Some(&stored("old")));
+        assert_eq!(hit(&cache, &other), None, "it was read before");
     }
 
     #[test]

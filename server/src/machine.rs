@@ -238,6 +238,11 @@ impl EngineMachine for Machine {
         if self.book.index > 0 {
             self.shared.put_book(&self.book);
         }
+        // What was written and read so far belongs to another state.
+        for written in self.written.drain(..) {
+            self.shared.cache.finish_write(written);
+        }
+        self.shared.cache.clear();
         Ok(())
     }
 }
