@@ -33,9 +33,12 @@ const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// Keeps house until the server is asked to stop.
 pub fn run(server: &Arc<Server>) {
     let mut places = Places::default();
+    let mut is_log_short = false;
     let (mut full, mut synced) = (Instant::now(), Instant::now());
     while !server.shutdown.is_asked() {
         std::thread::sleep(PERIOD);
+        server.refresh_gate();
+        keep_log(server, &mut is_log_short);
         if full.elapsed() > FULL_PERIOD {
             full = Instant::now();
             places.expired.clear();
@@ -49,6 +52,31 @@ pub fn run(server: &Arc<Server>) {
             tracing::debug!(%error, "housekeeping was put off");
         }
     }
+}
+
+/// How many bytes of log are kept for backups that lag or are away; one that needs more gets a copy of
+/// the whole state. The disk must not fill because a backup is gone.
+const KEPT_LEN_MAX: u64 = 1 << 30;
+
+/// Keeps the part of the log that backups still need, within bounds; `is_short` is whether they need
+/// more, which is told once.
+fn keep_log(server: &Server, is_short: &mut bool) {
+    if server.store.group().is_some() {
+        return;
+    }
+    let (feeds, db) = (&server.store.shared().feeds, server.store.db());
+    let Some(needed) = feeds.needed() else { return db.keep_from(None) };
+    let stats = db.log().stats();
+    let segments = u64::try_from(stats.segments_in_use).unwrap_or(u64::MAX);
+    if segments.saturating_mul(db.log().segment_size()) <= KEPT_LEN_MAX {
+        *is_short = false;
+        return db.keep_from(Some(needed));
+    }
+    if !std::mem::replace(is_short, true) {
+        tracing::warn!(%needed, "a backup lags by more log than is kept: it will get a copy");
+    }
+    feeds.forget_absent();
+    db.keep_from(None);
 }
 
 /// Where the last slices began: nothing is left before.

@@ -15,6 +15,7 @@ const _: () = assert!(
 
 pub mod apply;
 pub mod auth;
+pub mod backup;
 pub mod cache;
 pub mod cli;
 pub mod client;

@@ -22,6 +22,7 @@ use strandline_engine::{
 };
 
 use crate::apply::{Apply, DATA, EXPIRY};
+use crate::backup::feeds::Feeds;
 use crate::cache::{self, Cache};
 use crate::cluster::{Book, nodes};
 use crate::command::{Handler, table};
@@ -58,6 +59,8 @@ pub struct Shared {
     pub directory: Directory,
     /// What was read and written lately.
     pub cache: Cache,
+    /// Who follows this node, and wants to know when there is more.
+    pub feeds: Feeds,
     /// Why the store has stopped, if it has.
     pub stopped: OnceLock<String>,
     /// A book of nodes that was applied and nobody has taken yet.
@@ -80,6 +83,7 @@ impl Default for Shared {
         Self {
             directory: Directory::new(&Databases::default()),
             cache: Cache::new(),
+            feeds: Feeds::default(),
             stopped: OnceLock::new(),
             book: Mutex::default(),
         }
@@ -208,6 +212,7 @@ impl EngineMachine for Machine {
             self.shared.cache.finish_write(written);
         }
         self.answers.deliver();
+        self.shared.feeds.moved();
     }
 
     fn failed(&mut self, error: &Error) {

@@ -9,9 +9,11 @@ use strandline_engine::Durability;
 use tokio::sync::Semaphore;
 
 use crate::auth::Password;
+use crate::backup::link::Link;
+use crate::backup::standing::gate;
 use crate::client::Clients;
 use crate::clock::{self, Randomness};
-use crate::config::{Config, ConfigError, Origin, SETTINGS};
+use crate::config::{self, Config, ConfigError, Origin, SETTINGS};
 use crate::shutdown::Shutdown;
 use crate::stats::Stats;
 use crate::store::Store;
@@ -38,6 +40,12 @@ pub struct Live {
     pub slow_len_max: AtomicUsize,
     /// `active-expire`
     pub active_expire: AtomicBool,
+    /// `min-replicas-to-write`
+    pub replicas_min: AtomicUsize,
+    /// `min-replicas-max-lag`, in seconds.
+    pub replica_lag_s: AtomicU64,
+    /// `replica-serve-stale-data`
+    pub serves_stale: AtomicBool,
 }
 
 /// `CLIENT PAUSE`.
@@ -117,24 +125,54 @@ impl Server {
     ///
     /// The first change that is refused.
     pub fn change_config(&self, changes: &[(String, String)]) -> Result<(), ConfigError> {
-        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = config.clone();
+        let mut current = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = current.clone();
         for (name, value) in changes {
+            let name = config::canonical(name);
             let setting = SETTINGS.iter().find(|setting| setting.name.eq_ignore_ascii_case(name));
             if let Some(setting) = setting
                 && !setting.is_live
             {
                 // To say what is so anyway is no change: tools write back what they have read.
-                if setting.kind.normalise(value).as_deref() == Ok(config.get(setting.name)) {
+                if setting.kind.normalise(value).as_deref() == Ok(current.get(setting.name)) {
                     continue;
                 }
                 return Err(ConfigError::Fixed { name: setting.name });
             }
             changed.set(name, value, Origin::Command)?;
         }
-        *config = changed;
-        self.take_effect(&config);
+        *current = changed;
+        self.take_effect(&current);
+        drop(current);
+        self.refresh_gate();
+        if changes.iter().any(|(name, _)| name.eq_ignore_ascii_case("masterauth"))
+            && let Err(error) = self.store.standing().set_password(self.config().get("masterauth"))
+        {
+            tracing::warn!(%error, "masterauth holds until this node restarts");
+        }
         Ok(())
+    }
+
+    /// Refuses, or does not, what depends on how near the other nodes are. Asked for whenever that may
+    /// have changed, and several times a second.
+    pub fn refresh_gate(&self) {
+        if self.store.group().is_some() {
+            return;
+        }
+        let standing = self.store.standing();
+        let wanted = self.live.replicas_min.load(Ordering::Relaxed);
+        let lag_s = self.live.replica_lag_s.load(Ordering::Relaxed);
+        let is_backup = standing.gate() & gate::READ_ONLY != 0;
+        let feeds = &self.store.shared().feeds;
+        let is_alone = !is_backup
+            && wanted > 0
+            && lag_s > 0
+            && feeds.lively(Duration::from_secs(lag_s)) < wanted;
+        standing.set(gate::NO_REPLICAS, is_alone);
+        let is_stale = is_backup
+            && !self.live.serves_stale.load(Ordering::Relaxed)
+            && !matches!(standing.link(), Link::Up { .. });
+        standing.set(gate::STALE, is_stale);
     }
 
     /// Copies the settings that are looked at often.
@@ -149,6 +187,10 @@ impl Server {
         live.slower_than_us.store(config.number("slowlog-log-slower-than"), Ordering::Relaxed);
         live.slow_len_max.store(config.size("slowlog-max-len"), Ordering::Relaxed);
         live.active_expire.store(config.is_on("active-expire"), Ordering::Relaxed);
+        let replicas_min = config.size("min-replicas-to-write");
+        live.replicas_min.store(replicas_min, Ordering::Relaxed);
+        live.replica_lag_s.store(number("min-replicas-max-lag"), Ordering::Relaxed);
+        live.serves_stale.store(config.is_on("replica-serve-stale-data"), Ordering::Relaxed);
         self.store.shared().cache.set_len_max(config.size("cache-bytes"));
         let durability = match config.get("durability") {
             "memory" => Durability::Memory,

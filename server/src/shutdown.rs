@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub struct Shutdown {
     asked: AtomicBool,
+    /// Whether the node is to open again at once.
+    restart: AtomicBool,
     notify: Notify,
 }
 
@@ -20,6 +22,19 @@ impl Shutdown {
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         self.notify.notify_waiters();
+    }
+
+    /// Asks the server to stop, and to open again at once, unless somebody has asked it to stop.
+    pub fn ask_restart(&self) {
+        if !self.is_asked() {
+            self.restart.store(true, Ordering::Release);
+        }
+        self.ask();
+    }
+
+    /// Whether the node is to open again once it has stopped.
+    pub fn is_restart(&self) -> bool {
+        self.restart.load(Ordering::Acquire)
     }
 
     /// Whether somebody asked.

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use strandline_engine::DbOptions;
+use strandline_engine::{DbOptions, Index};
 use strandline_replication::{Member, MemberRole};
 use strandline_wal::disk::{RealDisk, Rung};
 
 use crate::auth;
+use crate::backup::follower;
 use crate::clock::Randomness;
 use crate::cluster::driver::Driver;
 use crate::cluster::group::{Group, Input};
@@ -117,6 +118,10 @@ pub struct Node {
     committing: Vec<JoinHandle<()>>,
     /// Keeps house; ends when the server is asked to stop.
     housekeeping: Option<JoinHandle<()>>,
+    /// Follows a primary, when told to; ends when the store's standing does.
+    follower: Option<JoinHandle<()>>,
+    /// The sockets that it listens on, kept for who opens it again.
+    listeners: Vec<std::net::TcpListener>,
     /// In a cluster: the replica and its links.
     replica: Option<RunningReplica>,
 }
@@ -136,9 +141,15 @@ struct RunningReplica {
 ///
 /// If a setting cannot work, an address is taken, or the store cannot be opened.
 pub fn start(config: Config) -> Result<Node> {
+    start_on(config, Vec::new())
+}
+
+/// Starts a node on sockets that listen already; on those of the settings if there are none.
+fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Node> {
     let options = DbOptions { rung: parse_rung(config.get("rung")), ..DbOptions::default() };
     if config.get("cluster").is_empty() {
-        return start_with(config, |dir| Ok(Opened::alone(Store::open(dir, options)?)));
+        let open = |dir: &Path| Ok(Opened::alone(Store::open(dir, options)?));
+        return start_listening(config, listeners, open);
     }
     let id = u64::try_from(config.number("node-id")).unwrap_or(0);
     let nodes = Nodes::parse(id, config.get("cluster")).map_err(Error::Cluster)?;
@@ -150,7 +161,8 @@ pub fn start(config: Config) -> Result<Node> {
     let listener = Peers::bind(&nodes)
         .map_err(|source| Error::Peers { address: nodes.own().peer_address.clone(), source })?;
     let joins = config.is_on("join");
-    start_with(config, |dir| open_replica(dir, options, (nodes, joins), security, listener))
+    let open = |dir: &Path| open_replica(dir, options, (nodes, joins), security, listener);
+    start_listening(config, listeners, open)
 }
 
 /// A store that is open, and the threads that it runs on.
@@ -233,6 +245,52 @@ fn open_replica(
 ///
 /// As for [`start`].
 pub fn start_with(config: Config, open: impl FnOnce(&Path) -> Result<Opened>) -> Result<Node> {
+    start_listening(config, Vec::new(), open)
+}
+
+fn start_listening(
+    config: Config,
+    mut listeners: Vec<std::net::TcpListener>,
+    open: impl FnOnce(&Path) -> Result<Opened>,
+) -> Result<Node> {
+    if listeners.is_empty() {
+        listeners = listen(&config)?;
+    }
+    let Opened { store, committing, replica } = open(Path::new(config.get("dir")))?;
+    tracing::info!(dir = config.get("dir"), rung = %store.rung(), "the store is open");
+    let threads = match config.size("io-threads") {
+        0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
+        threads => threads,
+    };
+    let last = Index(store.db().log().last().0);
+    let began = store.standing().begin(last, config.get("replicaof"), config.get("masterauth"));
+    let server = Arc::new(Server::new(store, config));
+    server.refresh_gate();
+    let bound = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    server.set_addresses(bound);
+    let mut node = Node {
+        server,
+        serving: Vec::new(),
+        committing,
+        housekeeping: None,
+        follower: None,
+        listeners: Vec::new(),
+        replica,
+    };
+    let spawned = began
+        .map_err(Error::Store)
+        .and_then(|()| node.spawn(listeners, threads).map_err(Error::System));
+    if let Err(error) = spawned {
+        node.server.shutdown.ask();
+        // The first error is the one to tell.
+        let _ = node.finish();
+        return Err(error);
+    }
+    Ok(node)
+}
+
+/// Binds the addresses of the settings.
+fn listen(config: &Config) -> Result<Vec<std::net::TcpListener>> {
     let addresses = config.addresses()?;
     if config.get("requirepass").is_empty() {
         for address in addresses.iter().filter(|address| auth::is_public(address.ip())) {
@@ -253,24 +311,7 @@ pub fn start_with(config: Config, open: impl FnOnce(&Path) -> Result<Opened>) ->
         };
         listeners.push(bound.map_err(|source| Error::Listen { address, source })?);
     }
-    drop(runtime);
-    let Opened { store, committing, replica } = open(Path::new(config.get("dir")))?;
-    tracing::info!(dir = config.get("dir"), rung = %store.rung(), "the store is open");
-    let threads = match config.size("io-threads") {
-        0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
-        threads => threads,
-    };
-    let server = Arc::new(Server::new(store, config));
-    let bound = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    server.set_addresses(bound);
-    let mut node = Node { server, serving: Vec::new(), committing, housekeeping: None, replica };
-    if let Err(error) = node.spawn(listeners, threads) {
-        node.server.shutdown.ask();
-        // The first error is the one to tell.
-        let _ = node.finish();
-        return Err(Error::System(error));
-    }
-    Ok(node)
+    Ok(listeners)
 }
 
 fn parse_rung(name: &str) -> Option<Rung> {
@@ -297,6 +338,7 @@ impl Node {
             self.serving.push(thread.spawn(move || EventLoop::run(server, post))?);
         }
         for listener in listeners {
+            self.listeners.push(listener.try_clone()?);
             let (server, posts) = (self.server.clone(), posts.clone());
             let thread = std::thread::Builder::new().name("listener".into());
             self.serving.push(thread.spawn(move || {
@@ -307,6 +349,11 @@ impl Node {
         let server = self.server.clone();
         let thread = std::thread::Builder::new().name("housekeeping".into());
         self.housekeeping = Some(thread.spawn(move || housekeeping::run(&server))?);
+        let server = self.server.clone();
+        if server.store.group().is_none() {
+            let thread = std::thread::Builder::new().name("follower".into());
+            self.follower = Some(thread.spawn(move || follower::run(&server))?);
+        }
         Ok(())
     }
 
@@ -320,13 +367,28 @@ impl Node {
         self.server.addresses()
     }
 
+    /// Stops the node and opens it again, on the same sockets and with the settings in force: who connects
+    /// meanwhile waits.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`] and [`finish`](Node::finish).
+    pub fn restart(mut self) -> Result<Node> {
+        let listeners = std::mem::take(&mut self.listeners);
+        let config = self.server.config().clone();
+        self.finish()?;
+        start_on(config, listeners)
+    }
+
     /// Stops the node: clients first, then the store.
     ///
     /// # Errors
     ///
     /// If not everything could be made durable, or a thread had panicked.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         self.server.shutdown.ask();
+        self.server.store.standing().stop();
+        self.listeners.clear();
         let mut first_error = None;
         for thread in self.serving {
             let name = thread.thread().name().unwrap_or("?").to_owned();
@@ -335,6 +397,9 @@ impl Node {
                 Ok(Err(error)) => first_error = first_error.or(Some(Error::System(error))),
                 Err(_) => first_error = first_error.or(Some(Error::Panicked(name))),
             }
+        }
+        if self.follower.is_some_and(|thread| thread.join().is_err()) {
+            first_error = first_error.or(Some(Error::Panicked("follower".into())));
         }
         if self.housekeeping.is_some_and(|thread| thread.join().is_err()) {
             first_error = first_error.or(Some(Error::Panicked("housekeeping".into())));

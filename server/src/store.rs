@@ -6,7 +6,7 @@
 //! Two threads lead: they write groups to the disk and apply what has become durable, so that one
 //! group fills while another is written (D11). Sessions never wait for the disk themselves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -14,11 +14,14 @@ use std::thread::JoinHandle;
 
 use strandline_engine::{
     Db, DbOptions, Durability, EntryHeader, EntryKind, Error, Index, Result, View,
+    keyspace_create_entry,
 };
 use strandline_replication::Replica;
 use strandline_wal::disk::{Disk, RealDisk, Rung};
 
 use crate::apply::{DATA, EXPIRY, EXPIRY_NAME};
+use crate::backup::standing_file::StandingFile;
+use crate::backup::{Standing, copy, standing};
 use crate::cache::Found;
 use crate::cluster::group::{Group, Input, Proposal};
 use crate::cluster::nodes::Nodes;
@@ -49,6 +52,12 @@ pub struct Store {
     /// Whether writes are acknowledged from memory.
     memory: AtomicBool,
     rung: Rung,
+    /// Whom this node follows, and what clients may do meanwhile.
+    standing: Standing,
+    /// Whether what every server's state needs is in the log.
+    prepared: AtomicBool,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
 }
 
 impl std::fmt::Debug for Store {
@@ -82,12 +91,13 @@ impl Store {
         let shared = Arc::new(Shared::default());
         let submissions = Arc::new(Submissions::default());
         let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
-        let db = Db::open_with(disk, dir, options, Box::new(machine))?;
-        let threads = (0..COMMIT_THREADS).map(|number| spawn_leader(&db, number)).collect();
-        let memory = AtomicBool::new(false);
-        let store = Store { db, group: None, shared, submissions, memory, rung };
-        let created = store.db.create_keyspace(EXPIRY_NAME)?;
-        if created != EXPIRY {
+        let mut file = StandingFile::open(disk.clone(), dir, standing::draw_node())?;
+        copy::make_room(&file, dir)?;
+        let db = Db::open_with(disk.clone(), dir, options, Box::new(machine))?;
+        copy::take_over(&mut file, &db)?;
+        // The first entry of every server's log creates it.
+        let expiry = db.keyspace(EXPIRY_NAME);
+        if expiry.map_or(db.log().last().0 > 0, |id| id != EXPIRY) {
             return Err(Error::Malformed {
                 what: "directory",
                 offset: 0,
@@ -95,6 +105,20 @@ impl Store {
                     .into(),
             });
         }
+        let threads = (0..COMMIT_THREADS).map(|number| spawn_leader(&db, number)).collect();
+        let memory = AtomicBool::new(false);
+        let store = Store {
+            db,
+            group: None,
+            shared,
+            submissions,
+            memory,
+            rung,
+            standing: Standing::new(Some(file)),
+            prepared: AtomicBool::new(false),
+            disk,
+            dir: dir.to_path_buf(),
+        };
         Ok((store, threads))
     }
 
@@ -114,7 +138,7 @@ impl Store {
         let shared = Arc::new(Shared::default());
         let submissions = Arc::new(Submissions::default());
         let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
-        let replica = Replica::open(disk, dir, options, Box::new(machine))?;
+        let replica = Replica::open(disk.clone(), dir, options, Box::new(machine))?;
         let db = replica.db().clone();
         let (group, inputs) = Group::new(nodes);
         let told = Arc::downgrade(&group);
@@ -132,13 +156,46 @@ impl Store {
             machine: shared.clone(),
         };
         let memory = AtomicBool::new(false);
-        let store = Store { db, group: Some(group), shared, submissions, memory, rung };
+        let store = Store {
+            db,
+            group: Some(group),
+            shared,
+            submissions,
+            memory,
+            rung,
+            standing: Standing::new(None),
+            prepared: AtomicBool::new(true),
+            disk,
+            dir: dir.to_path_buf(),
+        };
         Ok((store, threads, undriven))
     }
 
     /// The replica, if the store has others.
     pub fn group(&self) -> Option<&Arc<Group>> {
         self.group.as_ref()
+    }
+
+    /// Whom this node follows, and what clients may do meanwhile.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The disk and the directory of the store.
+    pub fn place(&self) -> (&Arc<dyn Disk>, &Path) {
+        (&self.disk, &self.dir)
+    }
+
+    /// Before the first write: what every server's state needs goes into the log ahead of it. Not when
+    /// the store is opened: an empty log can begin as a copy of another one.
+    fn prepare(&self) -> Result<()> {
+        let _appending = self.standing.appending();
+        if !self.prepared.load(Ordering::Acquire) && self.db.keyspace(EXPIRY_NAME).is_none() {
+            let entry = keyspace_create_entry(EXPIRY_NAME)?;
+            self.db.append(&[&entry], self.durability())?;
+        }
+        self.prepared.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Proposes a run: its entries are `payloads`, its session will be told. They are made durable
@@ -154,6 +211,11 @@ impl Store {
             let payloads = payloads.iter().map(|payload| payload.to_vec()).collect();
             group.send(Input::Propose(Proposal { payloads, run: Some(run) }));
             return Ok(());
+        }
+        if !self.prepared.load(Ordering::Acquire)
+            && let Err(error) = self.prepare()
+        {
+            return Err(Box::new(Refused { error, run: Some(run) }));
         }
         let durability = self.durability();
         let mailbox = Arc::clone(&run.mailbox);
@@ -197,7 +259,14 @@ impl Store {
             }
             return Ok(());
         }
-        let index = self.db.append(&[&payload], self.durability())?;
+        let index = {
+            let _appending = self.standing.appending();
+            // A backup takes deletions from its primary.
+            if self.standing.gate() & standing::gate::READ_ONLY != 0 {
+                return Ok(());
+            }
+            self.db.append(&[&payload], self.durability())?
+        };
         if self.durability() == Durability::Disk {
             self.db.request(index);
             self.db.wait(index)?;

@@ -21,6 +21,12 @@ pub(super) struct Arguments {
     /// Password that clients must give.
     #[arg(long, value_name = "PASSWORD")]
     requirepass: Option<String>,
+    /// Primary to follow: as 'HOST PORT', or as two words.
+    #[arg(long, alias = "slaveof", value_names = ["HOST", "PORT"], num_args = 1..=2)]
+    replicaof: Option<Vec<String>>,
+    /// The primary's password.
+    #[arg(long, value_name = "PASSWORD")]
+    masterauth: Option<String>,
     /// Listen beyond loopback without a password.
     #[arg(long)]
     insecure: bool,
@@ -57,7 +63,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         })?),
         None => None,
     };
+    let replicaof = arguments.replicaof.as_ref().map(|words| words.join(" "));
     let flags = [
+        ("--replicaof", "replicaof", replicaof.as_deref()),
+        ("--masterauth", "masterauth", arguments.masterauth.as_deref()),
         ("--dir", "dir", dir),
         ("--listen", "listen", arguments.listen.as_deref()),
         ("--requirepass", "requirepass", arguments.requirepass.as_deref()),
@@ -87,8 +96,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     // Whoever waits for the line reads a pipe: it must not stay in the buffer.
     let _ = std::io::stdout().flush();
-    wait_for_signals(&node)?;
-    node.finish().map_err(cannot_run)
+    let mut node = node;
+    loop {
+        wait_for_signals(&node)?;
+        if !node.server().shutdown.is_restart() {
+            return node.finish().map_err(cannot_run);
+        }
+        node = node.restart().map_err(cannot_run)?;
+    }
 }
 
 fn log_level() -> tracing::Level {

@@ -55,20 +55,23 @@ pub(super) fn config(
 /// Settings that are shown only to who knows their names, as in Redis.
 const HIDDEN: [&str; 1] = ["key-load-delay"];
 
-/// Settings that tools ask for and that are not set here: this node follows nobody by configuration.
-const EMPTY: [&str; 2] = ["replicaof", "slaveof"];
+/// Whom this node follows: what was typed last, which the setting of the start is not.
+const FOLLOWS: [&str; 2] = ["replicaof", "slaveof"];
 
 fn get(connection: &Connection<'_>, args: Args<'_>, reply: &mut Reply<'_>) {
     let config = connection.server.config();
     let known = config.all().map(|(name, value, _)| (name, value));
-    let empty = EMPTY.iter().map(|name| (*name, String::new()));
+    let known = known.filter(|(name, _)| !FOLLOWS.contains(name));
+    let target = connection.server.store.standing().follows();
+    let target = target.map_or(String::new(), |target| target.as_words());
+    let follows = FOLLOWS.iter().map(|name| (*name, target.clone()));
     let is_wanted = |name: &str| {
         args.from(2).any(|wanted| match HIDDEN.contains(&name) {
             true => wanted.eq_ignore_ascii_case(name.as_bytes()),
             false => pattern::matches(wanted, name.as_bytes(), true),
         })
     };
-    let found: Vec<_> = known.chain(empty).filter(|(name, _)| is_wanted(name)).collect();
+    let found: Vec<_> = known.chain(follows).filter(|(name, _)| is_wanted(name)).collect();
     reply.map(found.len());
     for (name, value) in found {
         reply.bulk(name.as_bytes());

@@ -23,6 +23,7 @@ mod member;
 mod numbers;
 mod object;
 mod pattern;
+mod primary_backup;
 pub mod replication;
 mod scan;
 mod server_cmd;
@@ -78,6 +79,10 @@ pub enum Next {
     },
     /// Asks the cluster for something, and answers with what becomes of it.
     Command(crate::cluster::group::Command),
+    /// Follows another node, or none any more, and answers with what becomes of it.
+    Follow(crate::backup::order::Wish),
+    /// Feeds a backup over this connection, until it ends.
+    Feed(crate::backup::feeds::Request),
     /// Asks the server to stop.
     Shutdown,
 }

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use strandline_replication::{Doubt, PeerStatus, ReplicaId, Role, Status};
 
-use super::{Next, member, numbers};
+use super::{Next, member, numbers, primary_backup};
+use crate::backup::order::Wish;
+use crate::backup::standing_file::Target;
 use crate::cluster::group::{Command, Group};
 use crate::cluster::nodes::{Node, Nodes};
 use crate::refusal::{Failure, Refusal};
@@ -16,6 +18,9 @@ type Result = std::result::Result<Next, Failure>;
 
 /// `ROLE`
 pub(super) fn role(connection: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
+    if connection.server.store.group().is_none() {
+        return primary_backup::role(connection.server, reply);
+    }
     let applied = integer_of(connection.server.store.db().applied().0);
     let known = connection.server.store.group().and_then(|group| Some((group, group.status()?)));
     match known {
@@ -58,29 +63,59 @@ pub(super) fn replicaof(
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Result {
+    let wish = primary_backup::wish(args)?;
     let Some(group) = connection.server.store.group() else {
-        if args.is(1, "no") && args.is(2, "one") {
-            reply.ok();
-            return Ok(Next::Continue);
-        }
-        let text = "ERR this node stands alone: start it with --node-id and --cluster to follow";
-        return Err(Refusal::other(text).into());
+        return Ok(Next::Follow(wish));
     };
     let leader = group.status().and_then(|status| status.leader);
     let nodes = group.nodes();
-    let asked = address_of(args);
-    let is_so = match args.is(1, "no") && args.is(2, "one") {
-        true => group.is_leader(),
-        false => leader
-            .and_then(|leader| nodes.get(leader))
-            .is_some_and(|node| node.id != group.own && node.address == asked),
+    let leader = leader.and_then(|leader| nodes.get(leader));
+    let own = group.own;
+    let refusal = |text: String| Err(Refusal::Other(text.into()).into());
+    let leads = leader.map_or("no node is known to lead".to_owned(), |node| {
+        format!("node {} at {} leads", node.id, node.address)
+    });
+    let Wish::Follow { target, .. } = wish else {
+        if leader.is_some_and(|leader| leader.id == own) {
+            reply.simple("OK This node leads already");
+            return Ok(Next::Continue);
+        }
+        return refusal(format!(
+            "ERR the cluster elects who leads, and does so by itself when a leader dies: {leads}; to \
+             hand the lead to this node type FAILOVER TO {} there",
+            nodes.get(own).map_or(String::new(), |node| node.address.replace(':', " "))
+        ));
     };
-    if is_so {
-        reply.simple("OK Already so");
-        return Ok(Next::Continue);
+    let Some(asked) = nodes.all().find(|node| is_at(node, &target)) else {
+        return refusal(format!("ERR {target} is no node of this cluster, and {leads}"));
+    };
+    match leader {
+        _ if asked.is_witness => {
+            refusal(format!("ERR node {} is a witness and never leads: {leads}", asked.id))
+        }
+        _ if asked.id == own => refusal("ERR this node cannot follow itself".into()),
+        Some(leader) if leader.id == asked.id => {
+            reply.simple("OK Already connected to specified master");
+            Ok(Next::Continue)
+        }
+        // What is wished is that the other one leads and this one follows: without losing a write.
+        Some(leader) if leader.id == own => Ok(Next::Command(Command::Transfer(asked.id))),
+        _ => refusal(format!(
+            "ERR the cluster elects who leads: {leads}; to change that type FAILOVER TO {} on the leader",
+            asked.address.replace(':', " ")
+        )),
     }
-    let text = "ERR the cluster elects who leads: use FAILOVER TO host port on the leader";
-    Err(Refusal::other(text).into())
+}
+
+/// Whether this is where the node's clients reach it: all names of loopback are one.
+fn is_at(node: &Node, target: &Target) -> bool {
+    let (host, port) = host_and_port(node);
+    let is_loopback = |host: &str| {
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|found| found.is_loopback())
+    };
+    let is_same = host.trim_matches(['[', ']']).eq_ignore_ascii_case(&target.host);
+    port == target.port && (is_same || is_loopback(host) && is_loopback(&target.host))
 }
 
 /// `FAILOVER [TO host port] [TIMEOUT ms]`: hands the lead over without losing a write.
@@ -90,7 +125,7 @@ pub(super) fn failover(
     reply: &mut Reply<'_>,
 ) -> Result {
     let Some(group) = connection.server.store.group() else {
-        return Err(Refusal::other("ERR FAILOVER requires connected replicas.").into());
+        return primary_backup::failover(connection.server);
     };
     if args.is(1, "abort") {
         return Err(Refusal::other("ERR No failover in progress.").into());
@@ -128,9 +163,12 @@ pub(super) fn wait(
 ) -> Result {
     let wanted = numbers::integer(args.at(1))?;
     let timeout_ms = timeout(args.at(2))?;
-    if connection.server.store.group().is_none() {
-        reply.integer(0);
-        return Ok(Next::Continue);
+    let _ = reply;
+    if connection.server.store.standing().follows().is_some() {
+        let text = "ERR WAIT cannot be used with replica instances. Please also note that since Redis \
+                    4.0 if a replica is configured to be writable (which is not the default) writes to \
+                    replicas are just local and are not propagated.";
+        return Err(Refusal::other(text).into());
     }
     let wanted = usize::try_from(wanted).unwrap_or(0);
     Ok(Next::Replicas { wanted, timeout_ms })
@@ -148,7 +186,11 @@ pub(super) fn waitaof(
     }
     numbers::integer(args.at(2))?;
     timeout(args.at(3))?;
-    let replicas = connection.server.store.group().map_or(0, |group| replicas_with(group, 0));
+    let store = &connection.server.store;
+    let replicas = match store.group() {
+        Some(group) => replicas_with(group, 0),
+        None => store.shared().feeds.having(store.db().applied()),
+    };
     reply.array(2);
     reply.integer(1);
     reply.integer(i64::try_from(replicas).unwrap_or(i64::MAX));
@@ -177,10 +219,6 @@ fn integer_of(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn address_of(args: Args<'_>) -> String {
-    format!("{}:{}", String::from_utf8_lossy(args.at(1)), String::from_utf8_lossy(args.at(2)))
-}
-
 fn host_and_port(node: &Node) -> (&str, u16) {
     let (host, port) = node.address.rsplit_once(':').unwrap_or((&node.address, ""));
     (host, port.parse().unwrap_or(0))
@@ -195,6 +233,9 @@ fn data<'a>(nodes: &'a Nodes, status: &Status) -> Vec<(&'a Node, PeerStatus)> {
 
 /// The section of `INFO`.
 pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
+    if server.store.group().is_none() {
+        return primary_backup::info(server, out);
+    }
     let applied = server.store.db().applied();
     let known = server.store.group().and_then(|group| Some((group, group.status()?)));
     let nodes = known.as_ref().map(|(group, _)| group.nodes());

@@ -8,7 +8,7 @@ use super::Command;
 use super::Handler::{Read, Session, Write};
 use super::{
     bits, client_cmd, command_cmd, config_cmd, connection, counter, expire, key, lcs, member,
-    object, replication, scan, server_cmd, server_info, string, string_set,
+    object, primary_backup, replication, scan, server_cmd, server_info, string, string_set,
 };
 
 type Flags = &'static [&'static str];
@@ -132,8 +132,9 @@ pub static COMMANDS: &[Command] = commands! {
     "acl" -2 ADMIN NO_KEYS "server" Session(server_cmd::acl);
     "lolwut" -1 READ_FAST NO_KEYS "server" Session(server_cmd::lolwut);
     "role" 1 ADMIN NO_KEYS "server" Session(replication::role);
-    "replicaof" 3 ADMIN NO_KEYS "server" Session(replication::replicaof);
-    "slaveof" 3 ADMIN NO_KEYS "server" Session(replication::replicaof);
+    "replicaof" -3 ADMIN NO_KEYS "server" Session(replication::replicaof);
+    "slaveof" -3 ADMIN NO_KEYS "server" Session(replication::replicaof);
+    "follow" -3 ADMIN NO_KEYS "server" Session(primary_backup::follow);
     "failover" -1 ADMIN NO_KEYS "server" Session(replication::failover);
     "member" -2 ADMIN NO_KEYS "server" Session(member::member);
     "wait" 3 ANY NO_KEYS "generic" Session(replication::wait);

@@ -128,6 +128,27 @@ pub struct Config {
     values: Vec<(String, Origin)>,
 }
 
+/// Older names of settings, as Redis still takes them, and what they are called now.
+const OLDER_NAMES: [(&str, &str); 6] = [
+    ("slaveof", "replicaof"),
+    ("min-slaves-to-write", "min-replicas-to-write"),
+    ("min-slaves-max-lag", "min-replicas-max-lag"),
+    ("slave-read-only", "replica-read-only"),
+    ("slave-serve-stale-data", "replica-serve-stale-data"),
+    ("slave-priority", "replica-priority"),
+];
+
+/// The name that a setting has in the table.
+pub fn canonical(name: &str) -> &str {
+    let older = OLDER_NAMES.iter().find(|(older, _)| older.eq_ignore_ascii_case(name));
+    older.map_or(name, |(_, name)| name)
+}
+
+/// Whether a setting has this name.
+pub fn is_setting(name: &str) -> bool {
+    settings::place_of(canonical(name)).is_some()
+}
+
 impl Default for Config {
     fn default() -> Self {
         let values =
@@ -195,6 +216,7 @@ impl Config {
     ///
     /// If there is none of this name or the value does not fit.
     pub fn set(&mut self, name: &str, value: &str, origin: Origin) -> Result<()> {
+        let name = canonical(name);
         // Two settings are other names for others.
         if name.eq_ignore_ascii_case("listen") {
             return self.set_listen(value, origin);

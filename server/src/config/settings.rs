@@ -4,6 +4,8 @@
 //! although they steer nothing here (marked *accepted*), because clients, tools and configuration
 //! files set them.
 
+use crate::backup::standing_file::Target;
+
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -19,6 +21,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Any text.
     Text,
+    /// Where a primary is: host and port. `no one` is empty.
+    Primary,
 }
 
 impl Kind {
@@ -30,6 +34,11 @@ impl Kind {
     pub fn normalise(self, value: &str) -> Result<String, String> {
         match self {
             Kind::Text => Ok(value.to_owned()),
+            Kind::Primary if value.trim().is_empty() => Ok(String::new()),
+            Kind::Primary if value.trim().eq_ignore_ascii_case("no one") => Ok(String::new()),
+            Kind::Primary => Target::parse(value)
+                .map(|target| target.as_words())
+                .ok_or_else(|| "argument must be a host and a port, such as 'db1 6379'".into()),
             Kind::Number(min, max) => match value.parse::<i64>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
                 Ok(_) => Err(format!("argument must be between {min} and {max} inclusive")),
@@ -138,6 +147,27 @@ pub static SETTINGS: &[Setting] = &[
     fixed("cluster", Kind::Text, "", "all nodes: 1=HOST:PORT@PEERPORT,2=...; empty: stands alone"),
     fixed("join", Kind::Switch, "no", "a new node that waits to be added to a running cluster"),
     fixed("cluster-secret-file", Kind::Text, "", "what the nodes of a cluster know in common"),
+    fixed(
+        "replicaof",
+        Kind::Primary,
+        "",
+        "primary to follow: HOST PORT; empty: what was typed last",
+    ),
+    live("masterauth", Kind::Text, "", "the primary's password"),
+    live(
+        "min-replicas-to-write",
+        COUNT,
+        "0",
+        "a primary refuses writes while fewer backups are near; 0: never",
+    ),
+    live("min-replicas-max-lag", COUNT, "10", "seconds of silence after which one is not near"),
+    live(
+        "replica-serve-stale-data",
+        Kind::Switch,
+        "yes",
+        "a backup without its primary serves reads",
+    ),
+    fixed("replica-read-only", Kind::Choice(&["yes"]), "yes", "always: a backup takes no writes"),
     fixed("rung", RUNGS, "auto", "how durable writes are made"),
     live("durability", Kind::Choice(&["disk", "memory"]), "disk", "when writes are acknowledged"),
     fixed("io-threads", Kind::Number(0, 128), "0", "threads for connections; 0: half the cores"),
@@ -220,18 +250,12 @@ pub static SETTINGS: &[Setting] = &[
     shown("enable-debug-command", Kind::Text, "no"),
     shown("set-proc-title", Kind::Switch, "yes"),
     shown("cluster-enabled", Kind::Switch, "no"),
-    accepted("masterauth", Kind::Text, ""),
     accepted("masteruser", Kind::Text, ""),
-    accepted("min-replicas-to-write", COUNT, "0"),
-    accepted("min-slaves-to-write", COUNT, "0"),
-    accepted("min-replicas-max-lag", COUNT, "10"),
     accepted("repl-timeout", COUNT, "60"),
     accepted("repl-ping-replica-period", COUNT, "10"),
     accepted("repl-backlog-size", Kind::Bytes, "1048576"),
     accepted("repl-diskless-sync", Kind::Switch, "yes"),
     accepted("repl-diskless-sync-delay", COUNT, "5"),
-    accepted("replica-read-only", Kind::Switch, "yes"),
-    accepted("replica-serve-stale-data", Kind::Switch, "yes"),
     accepted("replica-priority", COUNT, "100"),
     accepted("list-max-listpack-size", ANY, "-2"),
     accepted("list-max-ziplist-size", ANY, "-2"),

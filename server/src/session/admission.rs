@@ -7,7 +7,9 @@
 use strandline_engine::{BATCH_LEN_MAX, KEY_LEN_MAX};
 
 use super::State;
+use crate::backup::standing::gate;
 use crate::command::{Command, Handler};
+use crate::config;
 use crate::key::USER_KEY_LEN_MAX;
 use crate::refusal::Refusal;
 use crate::resp::Args;
@@ -51,8 +53,38 @@ pub(super) fn admit(command: &Command, args: Args<'_>, state: &State) -> Result<
     check(args)
 }
 
+/// The answer to a write on a backup.
+pub(super) const READ_ONLY: &str = "READONLY You can't write against a read only replica.";
+
+/// Why this command is refused now, if it is: nothing has been done.
+pub(super) fn refused_now(command: &Command, gate: u8) -> Option<&'static str> {
+    match command.handler {
+        Handler::Write { .. } if gate & gate::READ_ONLY != 0 => Some(READ_ONLY),
+        Handler::Write { .. } if gate & gate::NO_REPLICAS != 0 => {
+            Some("NOREPLICAS Not enough good replicas to write.")
+        }
+        Handler::Read(_) if gate & gate::STALE != 0 => {
+            Some("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.")
+        }
+        _ => None,
+    }
+}
+
+/// The name of a setting is typed where a command belongs.
+fn setting_hint(name: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(name).ok().filter(|name| config::is_setting(name))?;
+    let name = name.to_lowercase();
+    Some(format!(
+        "ERR unknown command '{name}': it is a setting; to change it type CONFIG SET {name} <value>, to \
+         see it CONFIG GET {name}"
+    ))
+}
+
 /// Redis' words for a command that does not exist: the beginning of each argument, up to a length.
 pub(super) fn unknown_command(args: Args<'_>) -> String {
+    if let Some(hint) = setting_hint(args.at(0)) {
+        return hint;
+    }
     const LEN_MAX: usize = 128;
     let shown = |bytes: &[u8], len_max: usize| {
         String::from_utf8_lossy(&bytes[..bytes.len().min(len_max)]).into_owned()

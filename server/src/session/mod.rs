@@ -13,6 +13,7 @@
 //! the server's deadline has passed or the log has stopped. The connection is not closed instead.
 
 mod admission;
+mod feeding;
 mod proposal;
 mod waiting;
 
@@ -304,6 +305,16 @@ impl Session {
             }
             self.server.stats.commands[place].rejected.fetch_add(1, Ordering::Relaxed);
             return self.refuse(&refusal.to_string());
+        }
+        let gate = self.server.store.standing().gate();
+        if gate != 0
+            && let Some(text) = admission::refused_now(command, gate)
+        {
+            if is_collecting {
+                return Step::RunFirst;
+            }
+            self.server.stats.commands[place].rejected.fetch_add(1, Ordering::Relaxed);
+            return self.refuse(text);
         }
         if self.server.is_paused(command.is_write()) && command.name != "client" {
             return Step::Paused;

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use strandline_engine::{EntryHeader, EntryKind, Index};
 
+use super::admission::READ_ONLY;
 use super::{KEPT_LEN_MAX, ReplyMode, Session, Step};
+use crate::backup::standing::gate;
 use crate::command::Command;
 use crate::entry;
 use crate::machine::UNKNOWN_REPLY;
@@ -95,6 +97,13 @@ impl Session {
         if let Ok(permits) = permits {
             permits.forget();
         }
+        // Whoever has shut the gate has had all permits since: no write is appended behind its back.
+        let gate = self.server.store.standing().gate();
+        if gate & gate::READ_ONLY != 0 {
+            self.server.in_flight.add_permits(usize::try_from(cost).expect("u32 fits"));
+            let replies = std::mem::take(&mut self.collected.replies);
+            return self.refusals(replies, READ_ONLY, count);
+        }
         self.run_number += 1;
         self.slot.expect(self.run_number);
         let run = Run {
@@ -137,10 +146,12 @@ impl Session {
     fn refused(&self, refused: store::Refused, count: usize) -> Vec<u8> {
         let Some(run) = refused.run else { return UNKNOWN_REPLY.repeat(count) };
         self.server.in_flight.add_permits(usize::try_from(run.cost).expect("u32 fits"));
-        let mut replies = run.replies;
-        let text = store::refusal_text(&refused.error);
+        self.refusals(run.replies, &store::refusal_text(&refused.error), count)
+    }
+
+    fn refusals(&self, mut replies: Vec<u8>, text: &str, count: usize) -> Vec<u8> {
         for _ in 0..count {
-            Reply::new(&mut replies, self.state.protocol).error(&text);
+            Reply::new(&mut replies, self.state.protocol).error(text);
         }
         replies
     }

@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use strandline_engine::Index;
+
 use super::Session;
+use crate::backup::order;
 use crate::clock;
 use crate::command::{Next, replication};
 use crate::resp::Reply;
@@ -50,6 +53,19 @@ impl Session {
                 }
                 true
             }
+            Next::Follow(wish) => {
+                match order::obey(&self.server, wish).await {
+                    Ok(text) => {
+                        Reply::new(&mut self.output, self.state.protocol).simple(&text);
+                    }
+                    Err(text) => self.answer_error(&text),
+                }
+                true
+            }
+            Next::Feed(request) => {
+                self.feed(request).await;
+                false
+            }
             Next::Shutdown => {
                 self.server.shutdown.ask();
                 false
@@ -69,11 +85,16 @@ impl Session {
     /// Waits until so many replicas have what is applied now, no longer than `timeout_ms` unless that
     /// is 0; returns how many have.
     async fn wait_for_replicas(&self, wanted: usize, timeout_ms: u64) -> usize {
-        let Some(group) = self.server.store.group() else { return 0 };
-        let index = self.server.store.db().applied().0;
+        let store = &self.server.store;
+        // Backups are sent what is on disk.
+        store.request_sync();
+        let index = store.db().applied().0;
         let began = Instant::now();
         loop {
-            let count = replication::replicas_with(group, index);
+            let count = match store.group() {
+                Some(group) => replication::replicas_with(group, index),
+                None => store.shared().feeds.having(Index(index)),
+            };
             let is_late = timeout_ms > 0 && began.elapsed() >= Duration::from_millis(timeout_ms);
             if count >= wanted || is_late || self.server.shutdown.is_asked() {
                 return count;
