@@ -11,8 +11,12 @@ use crate::rounds::{Contestant, Rounds};
 use crate::workload::{Durable, Opener, Shape};
 use crate::{Error, Result};
 
-/// Bytes of a value in every row.
+/// Bytes of a value in most rows.
 const VALUE_LEN: usize = 256;
+/// Bytes of a record that fills one block, with what frames it.
+const BLOCK_LEN: usize = 4000;
+/// Bytes of a large record.
+const LARGE_LEN: usize = 1 << 20;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -64,15 +68,18 @@ impl Plan {
         match what {
             What::Wal => {
                 let ours = peers::strandline::LOG;
-                self.stores("append", &[1, 8, 64, 256], ours, &peers::logs(), show)
+                self.stores("append", &[1, 8, 64, 256], VALUE_LEN, ours, &peers::logs(), show)?;
+                let disk = [peers::disk()];
+                self.stores("block", &[1, 4, 16], BLOCK_LEN, ours, &disk, show)?;
+                self.stores("large", &[1, 4], LARGE_LEN, ours, &disk, show)
             }
             What::Rungs => {
                 let ours = peers::strandline::LOG;
-                self.stores("append", &[1, 8, 64, 256], ours, &peers::rungs(), show)
+                self.stores("append", &[1, 8, 64, 256], VALUE_LEN, ours, &peers::rungs(), show)
             }
             What::Engine => {
                 let ours = peers::strandline::ENGINE;
-                self.stores("put", &[1, 8, 64], ours, &peers::engines(), show)
+                self.stores("put", &[1, 8, 64], VALUE_LEN, ours, &peers::engines(), show)
             }
             What::Server => self.servers(show),
             What::Cluster => {
@@ -88,14 +95,15 @@ impl Plan {
         &self,
         workload: &'static str,
         threads: &[usize],
+        value_len: usize,
         ours: Opener,
         peers: &[Peer],
         show: &mut dyn FnMut(&Row),
     ) -> Result<()> {
         let mut probe = Probe::open(&self.dir)?;
         for threads in threads.iter().copied() {
-            let subject = subject(workload, threads, None);
-            let shape = Shape { threads, value_len: VALUE_LEN, duration: self.duration };
+            let subject = Subject { value_bytes: value_len, ..subject(workload, threads, None) };
+            let shape = Shape { threads, value_len, duration: self.duration };
             let contestant = |opener: Opener| -> Box<dyn Contestant> {
                 Box::new(Durable::new(opener, shape, &self.dir))
             };

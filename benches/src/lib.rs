@@ -8,14 +8,17 @@
 //! ```
 //!
 //! A reader starts with [`rounds`] (the protocol), then [`workload`] (what the threads do) and
-//! [`peers`] (how each store is opened); [`probe`] asks the bare disk, [`report`] prints the rows.
+//! [`peers`] (how each store is opened); [`probe`] asks the bare disk, [`report`] prints the rows, [`page`] draws them.
 //! `benches/` holds criterion benches of Strandline alone, for before and after a change.
 //!
 //! Only equal durability is compared. A store that acknowledges what a power cut would take back is
 //! listed apart. Nothing here asserts a time.
 
+pub mod chart;
 pub mod comparison;
+pub mod device;
 mod error;
+pub mod page;
 pub mod peers;
 pub mod probe;
 pub mod process;

@@ -39,7 +39,7 @@ pub struct Row {
 #[serde(untagged)]
 pub enum Outcome {
     /// Both ran.
-    Measured(Measured),
+    Measured(Box<Measured>),
     /// One of them did not.
     Skipped {
         /// Why.
@@ -77,6 +77,38 @@ pub struct Measured {
     pub rounds_dropped: usize,
     /// The bare disk: the median of one synced write of 4 KiB.
     pub probe_us: f64,
+    /// What else is known of us.
+    pub ours: Detail,
+    /// And of the peer.
+    pub theirs: Detail,
+}
+
+/// What is counted beside speed; medians over the rounds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Detail {
+    /// Latencies at [`QUANTILES`](crate::rounds::QUANTILES), in microseconds.
+    pub latency_us: Vec<f64>,
+    /// Flushes of the device's cache for each acknowledgement.
+    pub flushes_per_op: Option<f64>,
+    /// Bytes that the device wrote for each byte of a value.
+    pub device_bytes_per_payload_byte: Option<f64>,
+}
+
+impl Detail {
+    fn of(turns: &[Turn]) -> Detail {
+        let over = |number: &dyn Fn(&Turn) -> Option<f64>| {
+            let known: Vec<f64> = turns.iter().filter_map(number).collect();
+            (!known.is_empty()).then(|| median(known))
+        };
+        let quantiles = 0..crate::rounds::QUANTILES.len();
+        Detail {
+            latency_us: quantiles
+                .filter_map(|at| over(&|turn| turn.latency_us.get(at).copied()))
+                .collect(),
+            flushes_per_op: over(&|turn| turn.flushes_per_op),
+            device_bytes_per_payload_byte: over(&|turn| turn.device_bytes_per_payload_byte),
+        }
+    }
 }
 
 impl Row {
@@ -123,8 +155,14 @@ impl Row {
             rounds: rounds.kept,
             rounds_dropped: rounds.dropped,
             probe_us: rounds.probe.as_secs_f64() * 1e6,
+            ours: Detail::of(ours_turns),
+            theirs: Detail::of(peer_turns),
         };
-        Row { subject: subject.clone(), peer: peer.name, outcome: Outcome::Measured(measured) }
+        Row {
+            subject: subject.clone(),
+            peer: peer.name,
+            outcome: Outcome::Measured(Box::new(measured)),
+        }
     }
 
     /// The row as one line of JSON.
@@ -183,7 +221,12 @@ mod tests {
         Subject { workload: "put", concurrency: 8, pipeline: None, value_bytes: 256 };
 
     fn score(name: &'static str, numbers: &[f64]) -> Score {
-        let turn = |ops: &f64| Turn { ops_per_s: *ops, p99_us: 5.0, durable_by: "sync".into() };
+        let turn = |ops: &f64| Turn {
+            ops_per_s: *ops,
+            p99_us: 5.0,
+            durable_by: "sync".into(),
+            ..Turn::default()
+        };
         Score { name, turns: Ok(numbers.iter().map(turn).collect()) }
     }
 

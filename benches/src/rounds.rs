@@ -31,8 +31,11 @@ pub trait Contestant {
     fn turn(&mut self) -> Result<Turn>;
 }
 
+/// Which part of the operations took at most a latency of [`Turn::latency_us`].
+pub const QUANTILES: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0];
+
 /// What one contestant did in one round.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Turn {
     /// Operations acknowledged per second.
     pub ops_per_s: f64,
@@ -40,6 +43,12 @@ pub struct Turn {
     pub p99_us: f64,
     /// The system call that made the acknowledgement durable.
     pub durable_by: String,
+    /// Latencies at [`QUANTILES`], in microseconds; empty if they are not known.
+    pub latency_us: Vec<f64>,
+    /// Flushes of the device's cache for each operation, if it counts them.
+    pub flushes_per_op: Option<f64>,
+    /// Bytes that the device wrote for each byte of a value.
+    pub device_bytes_per_payload_byte: Option<f64>,
 }
 
 /// What became of a contestant: a turn per round that was kept, or why there are none.
@@ -147,7 +156,7 @@ mod tests {
     use crate::Error;
 
     fn turn(ops_per_s: f64) -> Turn {
-        Turn { ops_per_s, p99_us: 1.0, durable_by: "nothing".into() }
+        Turn { ops_per_s, p99_us: 1.0, durable_by: "nothing".into(), ..Turn::default() }
     }
 
     fn millis(probes: &[u64]) -> Vec<Duration> {

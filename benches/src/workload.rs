@@ -17,16 +17,17 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tempfile::TempDir;
 
+use crate::device::Counters;
 use crate::random::Random;
-use crate::rounds::{Contestant, Turn};
+use crate::rounds::{Contestant, QUANTILES, Turn};
 use crate::{Error, Result};
 
 /// Bytes of a key.
 pub const KEY_LEN: usize = 16;
 /// How many different keys there are: a cache does not hold the tables of all of them for nothing.
 const KEYS: u64 = 1_000_000;
-/// Bytes of noise from which values are cut; larger than the window of the usual compressors.
-const NOISE_LEN: usize = 64 << 10;
+/// Bytes of noise from which values are cut, at the least; larger than the window of the usual compressors.
+const NOISE_LEN_MIN: usize = 64 << 10;
 /// Part of a turn that warms up and is not counted.
 const WARM_UP_PART: u32 = 5;
 /// Latencies beyond this are recorded as this, in nanoseconds: a minute is a hang.
@@ -119,7 +120,7 @@ impl Contestant for Durable {
         self.turns += 1;
         let store = self.store()?;
         sync_file_system(&below)?;
-        drive(store, shape, turns)
+        drive(store, shape, turns, &below)
     }
 }
 
@@ -129,7 +130,8 @@ fn sync_file_system(dir: &Path) -> Result<()> {
     rustix::fs::syncfs(&file).map_err(std::io::Error::from).map_err(Error::io("sync", dir))
 }
 
-/// Lets the threads write until the time is over. `turn` gives each turn keys and values of its own.
+/// Lets the threads write until the time is over. `turn` gives each turn keys and values of its own; the
+/// counters are those of the device under `dir`.
 ///
 /// # Errors
 ///
@@ -138,10 +140,10 @@ fn sync_file_system(dir: &Path) -> Result<()> {
 /// # Panics
 ///
 /// If a store panics.
-pub fn drive(store: &dyn Store, shape: Shape, turn: u64) -> Result<Turn> {
+pub fn drive(store: &dyn Store, shape: Shape, turn: u64, dir: &Path) -> Result<Turn> {
     let phase = AtomicU8::new(WARMING_UP);
     let start = Barrier::new(shape.threads + 1);
-    let (results, elapsed) = std::thread::scope(|scope| {
+    let (results, elapsed, device) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..shape.threads)
             .map(|thread| {
                 let (phase, start) = (&phase, &start);
@@ -152,23 +154,33 @@ pub fn drive(store: &dyn Store, shape: Shape, turn: u64) -> Result<Turn> {
             .collect();
         start.wait();
         std::thread::sleep(shape.duration / WARM_UP_PART);
+        let before = Counters::of(dir);
         let started = Instant::now();
         phase.store(COUNTING, Ordering::Relaxed);
         std::thread::sleep(shape.duration);
         phase.store(OVER, Ordering::Relaxed);
         let elapsed = started.elapsed();
+        let device = Counters::of(dir).zip(before).map(|(after, before)| after.since(before));
         let results: Vec<_> =
             threads.into_iter().map(|thread| thread.join().expect("no store panics")).collect();
-        (results, elapsed)
+        (results, elapsed, device)
     });
     let mut all = histogram();
     for result in results {
         all.add(result?).expect("all histograms have the same bounds");
     }
+    let count = f64_of(all.len()).max(1.0);
+    let payload_len = u64::try_from(shape.value_len).expect("a value fits into memory");
     Ok(Turn {
         ops_per_s: f64_of(all.len()) / elapsed.as_secs_f64(),
         p99_us: f64_of(all.value_at_quantile(0.99)) / 1e3,
         durable_by: store.durable_by(),
+        latency_us: QUANTILES
+            .map(|quantile| f64_of(all.value_at_quantile(quantile)) / 1e3)
+            .to_vec(),
+        flushes_per_op: device.map(|device| f64_of(device.flushes) / count),
+        device_bytes_per_payload_byte: device
+            .map(|device| f64_of(device.bytes) / (count * f64_of(payload_len))),
     })
 }
 
@@ -212,21 +224,16 @@ pub struct Load {
 
 impl Load {
     /// An endless supply.
-    ///
-    /// # Panics
-    ///
-    /// If a value is longer than the noise it is cut from.
     pub fn new(seed: u64, value_len: usize) -> Load {
-        assert!(value_len < NOISE_LEN, "values are cut from {NOISE_LEN} bytes");
         let mut random = Random::new(seed + 1);
-        let noise = random.bytes(NOISE_LEN);
+        let noise = random.bytes(NOISE_LEN_MIN.max(value_len * 2));
         Load { random, noise, value_len }
     }
 
     /// A random key and a value that does not compress.
     pub fn next_pair(&mut self) -> ([u8; KEY_LEN], &[u8]) {
         let key = key(self.random.below(KEYS));
-        let places = u64::try_from(NOISE_LEN - self.value_len).expect("small");
+        let places = u64::try_from(self.noise.len() - self.value_len).expect("small");
         let at = usize::try_from(self.random.below(places)).expect("below a usize");
         (key, &self.noise[at..at + self.value_len])
     }
@@ -284,7 +291,9 @@ mod tests {
     fn what_is_counted_was_written() {
         let store = Counter::default();
         let duration = Duration::from_millis(20);
-        let turn = drive(&store, Shape { threads: 3, value_len: 256, duration }, 0).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let shape = Shape { threads: 3, value_len: 256, duration };
+        let turn = drive(&store, shape, 0, dir.path()).unwrap();
         let written = f64_of(store.0.load(Ordering::Relaxed));
         assert!(turn.ops_per_s * duration.as_secs_f64() <= written);
         assert!(turn.p99_us > 0.0);
@@ -294,7 +303,7 @@ mod tests {
     fn an_error_of_one_thread_is_the_result() {
         let store = Counter(AtomicU64::new(10_000_000));
         let shape = Shape { threads: 2, value_len: 256, duration: Duration::from_millis(1) };
-        assert!(drive(&store, shape, 0).is_err());
+        assert!(drive(&store, shape, 0, Path::new(".")).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use strandline_benches::comparison::{Plan, What};
-use strandline_benches::report;
+use strandline_benches::{Error, page, report};
 
 /// Lets Strandline and its peers take turns, and prints the ratios.
 #[derive(Debug, Parser)]
@@ -23,6 +23,9 @@ struct Arguments {
     /// One JSON object per row instead of a table
     #[arg(long)]
     json: bool,
+    /// Writes the rows as a page of curves and tables, too
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Where the files are made: on the disk that is to be measured
     #[arg(long, default_value = "target/compare")]
     dir: PathBuf,
@@ -63,11 +66,22 @@ fn main() -> ExitCode {
     if !arguments.json {
         println!("{}", report::heading());
     }
-    let shown = plan.run(arguments.what, &mut |row| match arguments.json {
-        true => println!("{}", row.json()),
-        false => println!("{}", row.line()),
+    let mut rows = Vec::new();
+    let shown = plan.run(arguments.what, &mut |row| {
+        match arguments.json {
+            true => println!("{}", row.json()),
+            false => println!("{}", row.line()),
+        }
+        rows.push(row.clone());
     });
-    match shown {
+    let written = shown.and_then(|()| {
+        let Some(path) = &arguments.page else { return Ok(()) };
+        let what = format!("{:?}", arguments.what).to_lowercase();
+        let (rounds, turn) = (plan.rounds, plan.duration);
+        let setting = page::Setting { what: &what, rounds, turn, dir: &plan.dir };
+        std::fs::write(path, page::page(&setting, &rows)).map_err(Error::io("write", path))
+    });
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("compare: {error}");

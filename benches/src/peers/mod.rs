@@ -5,6 +5,7 @@
 //! `docs/decisions/0010-benchmark-peers.md`. sled is the exception: its `flush` does not reach the
 //! platter, so it is listed apart.
 
+pub mod disk;
 mod fjall;
 mod heed;
 mod raft_engine;
@@ -34,9 +35,14 @@ impl Peer {
     }
 }
 
-/// Those that are a log.
+/// Those that are a log, and the disk below them.
 pub fn logs() -> Vec<Peer> {
-    vec![Peer::durable(raft_engine::OPENER)]
+    vec![Peer::durable(raft_engine::OPENER), disk()]
+}
+
+/// The bare disk.
+pub fn disk() -> Peer {
+    Peer::durable(disk::OPENER)
 }
 
 /// Our own log on each rung, to see whether the probe chooses well.

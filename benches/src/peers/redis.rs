@@ -181,7 +181,7 @@ impl Contestant for Clients {
             Request::Set => self.durable_by.clone(),
             Request::Get => "read only".into(),
         };
-        Ok(Turn { ops_per_s, p99_us, durable_by })
+        Ok(Turn { ops_per_s, p99_us, durable_by, ..Turn::default() })
     }
 }
 

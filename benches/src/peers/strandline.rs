@@ -12,8 +12,8 @@ use crate::workload::{KEY_LEN, Opener, Store, Writer};
 use crate::{Error, Result};
 
 const NAME: &str = "strandline";
-/// The log is trimmed each time it has grown by so many records.
-const TRIM_EVERY: u64 = 64 << 10;
+/// The log is trimmed each time it has grown by so many bytes, so that its segments are used again.
+const TRIM_EVERY: usize = 16 << 20;
 
 /// The log, on the rung that the probe chooses.
 pub const LOG: Opener = Opener { name: NAME, open: |dir| open_log(dir, None) };
@@ -98,7 +98,8 @@ impl Writer for &Log {
     fn write(&mut self, _: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
         let lsn = self.wal.append(value).map_err(Error::store(NAME, "append"))?;
         self.wal.wait(lsn).map_err(Error::store(NAME, "sync"))?;
-        if lsn.0.is_multiple_of(TRIM_EVERY)
+        let records = u64::try_from(TRIM_EVERY / value.len().max(1)).unwrap_or(u64::MAX);
+        if lsn.0.is_multiple_of(records.max(1))
             && self.trimmed.fetch_max(lsn.0, Ordering::Relaxed) < lsn.0
         {
             self.wal.trim(Lsn(lsn.0));
