@@ -3,6 +3,8 @@
 //! Settings are checked and ports are bound before the store is opened, so that the usual mistakes
 //! are told at once; connections are accepted when everything stands.
 
+mod tls;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,6 +47,8 @@ pub enum Error {
     Cluster(cluster::nodes::Error),
     /// The secret of the cluster.
     Secret(cluster::secret::Error),
+    /// TLS between the nodes.
+    Tls(String),
     /// The address for peers cannot be listened on.
     Peers {
         /// Which.
@@ -78,6 +82,7 @@ impl fmt::Display for Error {
             ),
             Error::Cluster(error) => error.fmt(out),
             Error::Secret(error) => error.fmt(out),
+            Error::Tls(reason) => out.write_str(reason),
             Error::Peers { address, source } => write!(
                 out,
                 "cannot listen on {address} for peers: {source}; stop what listens there or choose \
@@ -158,10 +163,11 @@ fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Nod
         path => Some(Secret::load(Path::new(path)).map_err(Error::Secret)?),
     };
     let security = Security { secret };
+    let tls = tls::load(&config)?;
     let listener = Peers::bind(&nodes)
         .map_err(|source| Error::Peers { address: nodes.own().peer_address.clone(), source })?;
     let joins = config.is_on("join");
-    let open = |dir: &Path| open_replica(dir, options, (nodes, joins), security, listener);
+    let open = |dir: &Path| open_replica(dir, options, (nodes, joins), (security, tls), listener);
     start_listening(config, listeners, open)
 }
 
@@ -192,7 +198,7 @@ fn open_replica(
     dir: &Path,
     db: DbOptions,
     (nodes, joins): (Nodes, bool),
-    security: Security,
+    (security, tls): (Security, Option<tls::Tls>),
     listener: std::net::TcpListener,
 ) -> Result<Opened> {
     let disk = Arc::new(RealDisk::open(dir, db.rung).map_err(strandline_engine::Error::from)?);
@@ -227,7 +233,7 @@ fn open_replica(
     let received = group.clone();
     let inbox: Inbox = Arc::new(move |from, frame| received.receive(from, frame));
     let (peers, links) =
-        Peers::start(nodes.clone(), listener, security, inbox).map_err(Error::System)?;
+        tls::start(nodes.clone(), listener, security, tls, inbox).map_err(Error::System)?;
     if let Some(book) = book {
         peers.update(Arc::new(nodes), book);
     }

@@ -1,5 +1,6 @@
 //! `cluster`: a running cluster, seen and steered from outside, through any of its nodes.
 
+mod certificates;
 mod change;
 mod view;
 
@@ -21,6 +22,8 @@ pub(crate) enum Verb {
     Add(change::AddArgs),
     /// Let a node go; the leader hands over first.
     Remove(change::RemoveArgs),
+    /// Make certificates for TLS between nodes, for trying it out.
+    Certificates(certificates::CertificatesArgs),
     /// Who leads, who follows, and how far behind.
     Status(StatusArgs),
     /// Hand the lead over, without losing a write.
@@ -62,6 +65,7 @@ pub(crate) struct TransferArgs {
 pub(crate) fn run(verb: &Verb) -> ExitCode {
     match verb {
         Verb::Add(args) => error::exit("cluster add", change::add(args)),
+        Verb::Certificates(args) => error::exit("cluster certificates", certificates::make(args)),
         Verb::Remove(args) => error::exit("cluster remove", change::remove(args)),
         Verb::Status(args) => error::exit("cluster status", status(args)),
         Verb::Transfer(args) => error::exit("cluster transfer", transfer(args)),

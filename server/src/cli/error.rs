@@ -70,6 +70,11 @@ pub(crate) enum Error {
         /// What came back.
         found: String,
     },
+    /// Something else said no, and why.
+    Refused {
+        /// The reason, which says what to do.
+        reason: String,
+    },
     /// The log said no.
     Log(strandline_wal::Error),
     /// The store said no.
@@ -98,7 +103,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage { reason } => out.write_str(reason),
+            Error::Usage { reason } | Error::Refused { reason } => out.write_str(reason),
             Error::Path { operation, path, source } => {
                 write!(out, "cannot {operation} {}: {source}", path.display())
             }

@@ -60,7 +60,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run a node.
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// See and steer a running cluster.
     #[command(subcommand)]
     Cluster(cluster::Verb),

@@ -42,6 +42,15 @@ pub(super) struct Arguments {
     /// File with the secret that the nodes have in common; needed beyond loopback.
     #[arg(long, value_name = "FILE")]
     cluster_secret_file: Option<String>,
+    /// This node's certificate, PEM; links to the others then go over TLS. Together with the next two.
+    #[arg(long, value_name = "FILE")]
+    cluster_tls_cert: Option<String>,
+    /// The key of that certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    cluster_tls_key: Option<String>,
+    /// The certificate of the authority that has signed those of all nodes, PEM.
+    #[arg(long, value_name = "FILE")]
+    cluster_tls_ca: Option<String>,
     /// How durable writes are made: auto, io_uring, pwritev2, direct-fdatasync, buffered-fdatasync,
     /// fsync.
     #[arg(long, value_name = "RUNG")]
@@ -75,6 +84,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         ("--cluster", "cluster", arguments.cluster.as_deref()),
         ("--join", "join", arguments.join.then_some("yes")),
         ("--cluster-secret-file", "cluster-secret-file", arguments.cluster_secret_file.as_deref()),
+        ("--cluster-tls-cert", "cluster-tls-cert", arguments.cluster_tls_cert.as_deref()),
+        ("--cluster-tls-key", "cluster-tls-key", arguments.cluster_tls_key.as_deref()),
+        ("--cluster-tls-ca", "cluster-tls-ca", arguments.cluster_tls_ca.as_deref()),
         ("--rung", "rung", arguments.rung.as_deref()),
         ("--durability", "durability", arguments.durability.as_deref()),
     ];
@@ -85,9 +97,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
 
     let cannot_run = |error: start::Error| match error {
-        start::Error::Public(_) | start::Error::Config(_) | start::Error::Cluster(_) => {
-            Trouble::Usage(error.to_string())
-        }
+        start::Error::Public(_)
+        | start::Error::Config(_)
+        | start::Error::Cluster(_)
+        | start::Error::Tls(_) => Trouble::Usage(error.to_string()),
         error => Trouble::CannotRun(error.to_string()),
     };
     let node = start::start(config).map_err(cannot_run)?;

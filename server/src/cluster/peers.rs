@@ -135,7 +135,8 @@ impl Peers {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the nodes of the cluster can be reached from other machines, and anybody could be \
-                 one of them: give all of them the same --cluster-secret-file",
+                 one of them: give all of them the same --cluster-secret-file, or certificates: \
+                 strandline cluster certificates",
             ));
         }
         Peers::start_as(Identity::new(&nodes, security.secret), &nodes, listener, inbox)

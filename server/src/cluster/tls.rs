@@ -4,8 +4,11 @@
 //! certificate speaks for one node only, wherever it runs: hosts may move, and who has taken the key of
 //! one node cannot be another. With TLS a secret may be given beside it; then both must be right.
 //!
-//! Built with the feature `tls` only: its cryptography is assembler that needs no C compiler, but a
-//! processor of the last ten years. See `docs/decisions/0015-tls-without-c.md`.
+//! Built with the feature `tls`, which is on by default: its cryptography is assembler that needs no C
+//! compiler, but a processor of the last ten years; that is asked when TLS is asked for. See
+//! `docs/decisions/0015-tls-without-c.md`.
+
+mod certificates;
 
 use std::fmt;
 use std::io;
@@ -20,6 +23,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use strandline_replication::ReplicaId;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+pub use certificates::make as make_certificates;
 
 /// What a node shows, and by what it judges others.
 #[derive(Clone)]
@@ -47,6 +52,13 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A file cannot be written.
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Others may read the key.
     Open {
         /// Its file.
@@ -69,6 +81,9 @@ impl fmt::Display for Error {
                     "cannot take the {what} from {}: {reason}; it must be PEM",
                     path.display()
                 )
+            }
+            Error::Write { path, source } => {
+                write!(out, "cannot write {}: {source}", path.display())
             }
             Error::Open { path, mode } => write!(
                 out,
@@ -176,5 +191,10 @@ pub(super) fn is_from(stream: &TlsStream<TcpStream>, node: ReplicaId) -> bool {
 }
 
 fn name_of(node: ReplicaId) -> ServerName<'static> {
-    ServerName::try_from(format!("node-{node}.strandline")).expect("letters, digits and a dot")
+    ServerName::try_from(name_text(node.0)).expect("letters, digits and a dot")
+}
+
+/// The name on the certificate of a node.
+fn name_text(node: u64) -> String {
+    format!("node-{node}.strandline")
 }

@@ -146,6 +146,14 @@ pub static SETTINGS: &[Setting] = &[
     fixed("node-id", Kind::Number(0, i64::MAX), "0", "this node's number in the cluster"),
     fixed("cluster", Kind::Text, "", "all nodes: 1=HOST:PORT@PEERPORT,2=...; empty: stands alone"),
     fixed("join", Kind::Switch, "no", "a new node that waits to be added to a running cluster"),
+    fixed("cluster-tls-cert", Kind::Text, "", "this node's certificate for the others"),
+    fixed("cluster-tls-key", Kind::Text, "", "the key of that certificate"),
+    fixed(
+        "cluster-tls-ca",
+        Kind::Text,
+        "",
+        "the authority that has signed the certificates of all",
+    ),
     fixed("cluster-secret-file", Kind::Text, "", "what the nodes of a cluster know in common"),
     fixed(
         "replicaof",
