@@ -19,13 +19,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let threads: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(1.0), |text| text.parse())?;
     let name = arguments.next();
-    let depth_max = arguments.next().map_or(Ok(0), |text| text.parse())?;
+    let depth = arguments.next().map_or(Ok(0), |text| text.parse())?;
     let rung = LADDER.into_iter().find(|rung| Some(rung.name()) == name.as_deref());
 
     let dir = parent.join(format!("strandline-group-commit-{}", std::process::id()));
     let disk = Arc::new(RealDisk::open(&dir, rung)?);
     let rung = disk.profile().rung;
-    let options = Options { depth_max, ..Options::default() };
+    let options = Options { depth, ..Options::default() };
     let (wal, _) = Wal::open(disk, &dir.join("log"), options)?;
     let over = AtomicBool::new(false);
     let (acknowledged, switches) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -55,12 +55,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let per = |count: u64| count as f64 / acknowledged.load(Ordering::Relaxed).max(1) as f64;
     println!(
         "{rung} {threads} threads: {:.0}/s, {:.2} us of processor, {:.4} writes, {:.3} switches each; \
-         depth {}",
+         {:?}",
         acknowledged.load(Ordering::Relaxed) as f64 / elapsed,
         per((processor_ticks() - cpu) * 10_000),
         per(stats.syncs),
         per(switches.into_inner()),
-        stats.depth_max,
+        (
+            stats.depth,
+            stats.depth_max,
+            stats.submitted_idle,
+            stats.submitted_size,
+            stats.submitted_age
+        ),
     );
     wal.close()?;
     std::fs::remove_dir_all(&dir)?;

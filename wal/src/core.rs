@@ -15,27 +15,22 @@
 //! the log's own memory. The new segment's header names the first of them, which voids whatever the
 //! failed writes left in the old one. If a rewritten group fails too, the log is poisoned.
 
+mod flight;
 mod rewrite;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::core::flight::{InFlight, What};
 use crate::disk::{Buffer, DurableWrite};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN};
 use crate::group::{Framed, Group, Pending, Place};
+use crate::pacing::{Pacing, Why};
 use crate::plan::{Placement, Plan};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader};
 use crate::stats::Counters;
-use crate::{Error, Lsn, Options, Result, canary};
-
-/// Groups kept in memory for readers that follow the tail, in bytes. A few of the largest groups:
-/// enough for a reader that is called after each sync.
-const RECENT_SIZE_MAX: usize = 4 << 20;
-
-/// Buffers larger than this are given back to the allocator rather than reused.
-const POOLED_BUFFER_SIZE_MAX: usize = 2 << 20;
-/// How many buffers wait for reuse.
-const POOLED_BUFFERS_MAX: usize = 8;
+use crate::{Error, Lsn, Options, canary};
 
 /// A segment that holds a part of the log.
 #[derive(Debug)]
@@ -60,27 +55,6 @@ pub(crate) enum Refused {
 }
 
 #[derive(Debug)]
-enum What {
-    /// The header of a segment that was put to use.
-    Header,
-    Group(Group),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Outstanding,
-    Durable,
-    Failed,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    id: u64,
-    what: What,
-    outcome: Outcome,
-}
-
-#[derive(Debug)]
 enum Condition {
     Running,
     /// A write failed; those in flight are awaited.
@@ -93,8 +67,10 @@ enum Condition {
 pub(crate) struct Core {
     pub options: Options,
     pub log_id: u64,
-    /// Writes in flight at the most.
-    depth_max: usize,
+    /// How many writes are in flight, and how large groups grow.
+    pacing: Pacing,
+    /// The driver's clock when it last looked.
+    now: Duration,
     /// Sealed segments that are still needed, oldest first.
     pub sealed: VecDeque<Arc<InUse>>,
     /// The segment being written.
@@ -160,7 +136,8 @@ impl Core {
             false => start.active.segment.len.saturating_sub(start.next_offset),
         };
         Self {
-            depth_max,
+            pacing: Pacing::new(depth_max, options.depth, options.iops_max),
+            now: Duration::ZERO,
             plan: Plan::new(room, options.group_size_max, options.segment_size - GROUPS_START),
             options,
             log_id: start.log_id,
@@ -285,46 +262,65 @@ impl Core {
         self.spares.len().saturating_sub(planned + 1)
     }
 
+    /// The driver's clock shows this much; it never goes back.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
     /// Somebody waits for `lsn`.
     pub(crate) fn want(&mut self, lsn: Lsn) {
         self.wanted = self.wanted.max(lsn.min(self.last));
+        if let Some(filling) = self.filling.as_mut().filter(|group| group.first <= self.wanted) {
+            filling.wanted_at.get_or_insert(self.now);
+        }
     }
 
     /// Whether [`Core::next_write`] would return a write.
     pub(crate) fn can_write(&self) -> bool {
-        if !matches!(self.condition, Condition::Running) || self.in_flight.len() >= self.depth_max {
-            return false;
+        self.why_write().is_some()
+    }
+
+    /// Why the next group is to be submitted, if it is.
+    fn why_write(&self) -> Option<Why> {
+        let flights = self.in_flight.len();
+        if !matches!(self.condition, Condition::Running) || !self.pacing.has_room(self.now, flights)
+        {
+            return None;
         }
-        let next = match self.ready.front() {
-            Some(full) => full,
-            None => match &self.filling {
-                Some(filling) if filling.first <= self.wanted && self.is_due(filling) => filling,
-                _ => return false,
-            },
+        let (next, why) = match self.ready.front() {
+            Some(full) => (full, if flights == 0 { Why::Idle } else { Why::Size }),
+            None => {
+                let filling = self.filling.as_ref().filter(|group| group.first <= self.wanted)?;
+                (filling, self.why_due(filling)?)
+            }
         };
         // A segment begins only when the one before it is durable to its end, and takes groups only when
         // its header is durable: recovery relies on both.
-        !self.is_opening() && (!next.new_segment || self.in_flight.is_empty())
+        let may_begin = !self.is_opening() && (!next.new_segment || self.in_flight.is_empty());
+        may_begin.then_some(why)
     }
 
-    /// Whether the group being filled goes now rather than growing further: when nothing is in
-    /// flight, or when as many records wait as the disk is already busy with.
-    fn is_due(&self, filling: &Pending) -> bool {
-        match self.in_flight.back() {
-            None => true,
-            Some(InFlight { what: What::Header, .. }) => false,
-            Some(InFlight { what: What::Group(group), .. }) => {
-                filling.count >= group.header.count
-                    || self.options.group_size_max / 2 < filling.len()
-            }
+    /// Why the group being filled goes now rather than growing further, if it does.
+    fn why_due(&self, filling: &Pending) -> Option<Why> {
+        let flights = self.in_flight.len();
+        if self.is_opening() {
+            return None;
         }
+        if self.options.group_size_max / 2 < filling.len() && flights > 0 {
+            return Some(Why::Size);
+        }
+        let wanted_at = filling.wanted_at.unwrap_or(self.now);
+        self.pacing.is_due(self.now, flights, filling.len(), wanted_at)
     }
 
     /// The next durable write to perform, if one is due.
     pub(crate) fn next_write(&mut self) -> Option<DurableWrite> {
-        if !self.can_write() {
+        let Some(why) = self.why_write() else {
+            if self.has_pending() && self.in_flight.len() >= self.pacing.depth() {
+                self.pacing.is_bound();
+            }
             return None;
-        }
+        };
         if self.ready.is_empty() {
             self.plan.close_group();
             self.ready.extend(self.filling.take());
@@ -335,6 +331,7 @@ impl Core {
         }
         let group = self.ready.pop_front()?;
         self.pending_size -= group.len() - GROUP_HEADER_LEN;
+        self.counters.submitted_for(why);
         Some(self.submit_group(group, 0))
     }
 
@@ -370,6 +367,7 @@ impl Core {
             self.active.offsets.push((group.header.first, offset));
         }
         self.counters.groups += 1;
+        self.counters.group_bytes.record(group.header.len_on_disk());
         self.counters.device_bytes += group.header.len_on_disk();
         self.counters.payload_bytes += u64::from(group.header.body_len);
         let bytes = group.bytes.clone();
@@ -404,78 +402,19 @@ impl Core {
         self.fly(What::Header, 0, bytes)
     }
 
-    fn fly(&mut self, what: What, offset: u64, bytes: Arc<Buffer>) -> DurableWrite {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.in_flight.push_back(InFlight { id, what, outcome: Outcome::Outstanding });
-        self.counters.depth_max = self.counters.depth_max.max(self.in_flight.len());
-        DurableWrite { id, file: self.active.segment.file.clone(), offset, bytes }
-    }
-
-    /// Takes the outcome of a write that [`Core::next_write`] or [`Core::marker`] gave.
-    pub(crate) fn completed(&mut self, id: u64, result: Result<()>) {
-        self.counters.syncs += 1;
-        let write = self.in_flight.iter_mut().find(|write| write.id == id);
-        let write = write.expect("only writes in flight complete");
-        assert_eq!(write.outcome, Outcome::Outstanding, "a write completes once");
-        match result {
-            Ok(()) => write.outcome = Outcome::Durable,
-            Err(_) if canary::is_on(canary::SYNC_ERROR_IGNORED) => {
-                write.outcome = Outcome::Durable;
-            }
-            Err(error) => {
-                write.outcome = Outcome::Failed;
-                if matches!(self.condition, Condition::Running) {
-                    self.condition = Condition::Draining(error);
-                }
-            }
-        }
-        while let Some(InFlight { outcome: Outcome::Durable, .. }) = self.in_flight.front() {
-            let done = self.in_flight.pop_front().expect("peeked just above");
-            if let What::Group(group) = done.what {
-                self.keep_recent(group);
-            }
-        }
-        let waits = self.in_flight.iter().any(|write| write.outcome == Outcome::Outstanding);
-        if matches!(self.condition, Condition::Draining(_)) && !waits {
-            self.rewrite();
-        }
-    }
-
-    fn keep_recent(&mut self, group: Group) {
-        if !canary::is_on(canary::WATERMARK_STANDS_STILL) {
-            let end = group.header.end();
-            self.durable = self.durable.max(Lsn(end.0 - 1));
-        }
-        if group.header.count == 0 {
-            return;
-        }
-        self.recent_size += group.bytes.len();
-        self.recent.push_back(group);
-        while self.recent_size > RECENT_SIZE_MAX && self.recent.len() > 1 {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some(group) = self.recent.pop_front() else { return };
-        self.recent_size -= group.bytes.len();
-        if let Ok(buffer) = Arc::try_unwrap(group.bytes)
-            && buffer.capacity() <= POOLED_BUFFER_SIZE_MAX
-            && self.pool.len() < POOLED_BUFFERS_MAX
-        {
-            self.pool.push(buffer);
-        }
-    }
-
-    /// Writes that were given out and have not completed.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
     /// Whether a marker is due once the log is idle.
     pub(crate) fn is_unproven(&self) -> bool {
         self.claimed < self.durable && self.plan.has_room(BLOCK_LEN)
+    }
+
+    /// How many writes may be in flight now.
+    pub(crate) fn depth(&self) -> usize {
+        self.pacing.depth()
+    }
+
+    /// Bytes of records that wait to be submitted.
+    pub(crate) fn pending_size(&self) -> usize {
+        self.pending_size
     }
 
     /// Whether a group waits that will not grow any more.

@@ -20,7 +20,9 @@ use crate::{Lsn, Result, canary};
 impl Shared {
     /// See [`Wal::wait`](crate::Wal::wait).
     pub(crate) fn wait(&self, lsn: Lsn) -> Result<()> {
+        let now = self.disk.now();
         let mut state = self.lock();
+        state.core.tick(now);
         state.core.want(lsn);
         if state.core.last() < lsn {
             return Err(crate::Error::OutOfRange {
@@ -43,7 +45,9 @@ impl Shared {
 
     /// See [`Wal::request`](crate::Wal::request).
     pub(crate) fn request(&self, lsn: Lsn) {
+        let now = self.disk.now();
         let mut state = self.lock();
+        state.core.tick(now);
         state.core.want(lsn);
         self.hand_on(state);
     }
@@ -113,7 +117,9 @@ impl Shared {
             Submitted::Done(result) => {
                 let result = self.or_retried(result);
                 let reported = result.as_ref().map(|_| ()).map_err(crate::Error::duplicate);
+                let now = self.disk.now();
                 let mut state = self.lock();
+                state.core.tick(now);
                 state.core.completed(id, result);
                 self.settle(state);
                 reported
@@ -138,7 +144,9 @@ impl Shared {
                 Submitted::Queued => queued += 1,
             }
         }
+        let now = self.disk.now();
         let mut state = self.lock();
+        state.core.tick(now);
         state.waiters.queued += queued;
         if ended.is_empty() {
             return;
@@ -169,7 +177,9 @@ impl Shared {
     }
 
     fn take(&self, completions: Vec<crate::disk::Completion>) {
+        let now = self.disk.now();
         let mut state = self.lock();
+        state.core.tick(now);
         state.waiters.reaping = false;
         for completion in completions {
             state.waiters.queued -= 1;

@@ -1,6 +1,7 @@
 //! The group being filled, and groups that have been sealed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Lsn;
 use crate::disk::{ALIGNMENT_MAX, Buffer};
@@ -34,6 +35,8 @@ pub(crate) struct Pending {
     pub count: u32,
     /// Whether it opens a new segment.
     pub new_segment: bool,
+    /// When somebody began to wait for it.
+    pub wanted_at: Option<Duration>,
 }
 
 impl Pending {
@@ -41,7 +44,14 @@ impl Pending {
     pub(crate) fn new(mut buffer: Buffer, first: Lsn, new_segment: bool) -> Self {
         buffer.clear();
         buffer.resize(GROUP_HEADER_LEN);
-        Self { buffer, crc: crc32fast::Hasher::new(), first, count: 0, new_segment }
+        Self {
+            buffer,
+            crc: crc32fast::Hasher::new(),
+            first,
+            count: 0,
+            new_segment,
+            wanted_at: None,
+        }
     }
 
     /// Adds a record.
@@ -114,7 +124,8 @@ impl Group {
             copy
         });
         buffer.resize(len);
-        Pending { buffer, crc, first: self.header.first, count: self.header.count, new_segment }
+        let GroupHeader { first, count, .. } = self.header;
+        Pending { buffer, crc, first, count, new_segment, wanted_at: None }
     }
 }
 

@@ -9,8 +9,10 @@ mod dump;
 mod error;
 pub mod frame;
 mod group;
+mod histogram;
 mod housekeeping;
 mod options;
+mod pacing;
 mod plan;
 mod preparer;
 mod proof;
@@ -32,6 +34,7 @@ mod window;
 
 pub use dump::inspect_segment;
 pub use error::{Error, Result};
+pub use histogram::Histogram;
 pub use options::Options;
 pub use reader::{Reader, Records};
 pub use recovery::{Recovery, Tail};

@@ -16,6 +16,13 @@ pub struct Options {
     /// How many durable writes are in flight at the most; 0 takes the disk's own bound, and the bound
     /// is never exceeded. Default 0.
     pub depth_max: usize,
+    /// How many are in flight while enough waits. 0 lets the log find the number at which most bytes are
+    /// acknowledged per second, while it runs; another one is kept to, within the bound. Default 0.
+    pub depth: usize,
+    /// Durable writes per second beyond which none goes out beside another one in flight: a soft ceiling
+    /// for disks whose operations are counted or paid for. One at a time always goes. 0 for no
+    /// ceiling. Default 0.
+    pub iops_max: u32,
     /// A group of this many bytes is sealed, in bytes. Default 1 MiB.
     pub group_size_max: usize,
     /// Bytes of records that may wait for the disk; appends wait beyond that. Default 64 MiB.
@@ -37,6 +44,8 @@ impl Default for Options {
             segment_size: 64 << 20,
             spares: 2,
             depth_max: 0,
+            depth: 0,
+            iops_max: 0,
             group_size_max: 1 << 20,
             pending_size_max: 64 << 20,
             background: true,

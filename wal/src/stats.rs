@@ -1,5 +1,9 @@
 //! What a log counts.
 
+use crate::Histogram;
+use crate::disk::Rung;
+use crate::pacing::Why;
+
 /// Counters since the log was opened, and its present state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,6 +22,22 @@ pub struct Stats {
     pub rewrites: u64,
     /// Most durable writes that were in flight at once.
     pub depth_max: usize,
+    /// How many durable writes may be in flight now, as found while the log runs.
+    pub depth: usize,
+    /// Groups submitted because nothing was in flight.
+    pub submitted_idle: u64,
+    /// Groups submitted because they had reached their target size.
+    pub submitted_size: u64,
+    /// Groups submitted because they had waited for long enough.
+    pub submitted_age: u64,
+    /// How long durable writes took, in microseconds.
+    pub sync_micros: Histogram,
+    /// Sizes of groups on disk, in bytes.
+    pub group_bytes: Histogram,
+    /// Bytes of records that wait to be submitted now.
+    pub pending_bytes: usize,
+    /// How durable writes are made; `None` before the log is open.
+    pub rung: Option<Rung>,
     /// Spare segments ready now.
     pub spares: usize,
     /// Segments that hold a part of the log now.
@@ -28,3 +48,14 @@ pub struct Stats {
 
 /// Counters kept by the core.
 pub(crate) type Counters = Stats;
+
+impl Stats {
+    /// A group was submitted.
+    pub(crate) fn submitted_for(&mut self, why: Why) {
+        match why {
+            Why::Idle => self.submitted_idle += 1,
+            Why::Size => self.submitted_size += 1,
+            Why::Age => self.submitted_age += 1,
+        }
+    }
+}

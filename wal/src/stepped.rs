@@ -77,7 +77,9 @@ impl Shared {
         let result = loop {
             self.poll();
             let writes = {
+                let now = self.disk.now();
                 let mut state = self.lock();
+                state.core.tick(now);
                 if let Some(error) = state.core.failure() {
                     break Err(error);
                 }

@@ -367,6 +367,9 @@ impl Wal {
             spares: state.core.spares(),
             segments_in_use: state.core.sealed.len() + 1,
             is_full: state.is_full,
+            depth: state.core.depth(),
+            pending_bytes: state.core.pending_size(),
+            rung: Some(self.shared.disk.profile().rung),
             ..state.core.counters
         }
     }

@@ -29,6 +29,8 @@ fn options() -> Options {
         group_size_max: 8 << 10,
         pending_size_max: 32 << 10,
         depth_max: 1,
+        depth: 0,
+        iops_max: 0,
         background: false,
         events: false,
         new_log_id: 0x7469_6465_6c6f_6731,

@@ -109,7 +109,32 @@ fn persistence(server: &Server, out: &mut String) -> std::fmt::Result {
     write!(out, "rdb_current_bgsave_time_sec:-1\r\nrdb_saves:0\r\n")?;
     write!(out, "aof_enabled:1\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n")?;
     write!(out, "aof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\n")?;
-    write!(out, "aof_last_bgrewrite_status:ok\r\naof_last_write_status:{status}\r\n")
+    write!(out, "aof_last_bgrewrite_status:ok\r\naof_last_write_status:{status}\r\n")?;
+    log(&server.store.db().stats().1, out)
+}
+
+/// What the log counts; sizes in bytes, times in microseconds.
+fn log(log: &strandline_wal::Stats, out: &mut String) -> std::fmt::Result {
+    let rung = log.rung.map_or("none", strandline_wal::disk::Rung::name);
+    let space = if log.is_full { "full" } else { "ok" };
+    write!(out, "log_rung:{rung}\r\nlog_space:{space}\r\nlog_spares:{}\r\n", log.spares)?;
+    write!(out, "log_segments:{}\r\nlog_depth:{}\r\n", log.segments_in_use, log.depth)?;
+    write!(out, "log_depth_max_seen:{}\r\nlog_pending:{}\r\n", log.depth_max, log.pending_bytes)?;
+    write!(out, "log_syncs:{}\r\nlog_groups:{}\r\n", log.syncs, log.groups)?;
+    write!(
+        out,
+        "log_groups_idle:{}\r\nlog_groups_size:{}\r\n",
+        log.submitted_idle, log.submitted_size
+    )?;
+    write!(out, "log_groups_age:{}\r\nlog_rewrites:{}\r\n", log.submitted_age, log.rewrites)?;
+    write!(out, "log_payload:{}\r\nlog_written:{}\r\n", log.payload_bytes, log.device_bytes)?;
+    for (name, values) in [("sync_us", &log.sync_micros), ("group_bytes", &log.group_bytes)] {
+        for (part, percent) in [("p50", 50.0), ("p99", 99.0), ("p99_9", 99.9)] {
+            write!(out, "log_{name}_{part}:{}\r\n", values.percentile(percent))?;
+        }
+        write!(out, "log_{name}_max:{}\r\n", values.max())?;
+    }
+    Ok(())
 }
 
 fn stats(server: &Server, out: &mut String) -> std::fmt::Result {

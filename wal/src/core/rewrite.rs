@@ -1,6 +1,7 @@
 //! After a failed write: everything from it on is laid out once more, from the log's own memory.
 
-use super::{Condition, Core, What};
+use super::flight::What;
+use super::{Condition, Core};
 use crate::Lsn;
 use crate::frame::GROUP_HEADER_LEN;
 use crate::group::Group;

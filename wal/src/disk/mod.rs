@@ -18,7 +18,7 @@
 //! the old content, the new, or a mixture, and a later sync that succeeds says nothing about them.
 //! Never retry a sync and believe it.
 //!
-//! The seam has no clock. [`WriteQueue::submit`] either performs the write in the calling thread
+//! [`WriteQueue::submit`] either performs the write in the calling thread
 //! ([`Submitted::Done`]) or starts it ([`Submitted::Queued`]); the caller then fetches it with
 //! [`WriteQueue::complete`], which waits, or [`WriteQueue::poll`], which does not. Several threads may
 //! submit at once.
@@ -39,7 +39,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::Result;
 
@@ -121,6 +122,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     }
     /// What this disk needs and bears.
     fn profile(&self) -> Profile;
+    /// A clock that never goes back, from any start. It decides about speed, never about correctness:
+    /// when groups go, and what is reported.
+    fn now(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
 }
 
 /// One open file. `Any` lets a [`WriteQueue`] recognise the files of its own disk.

@@ -22,6 +22,8 @@ pub(crate) fn options() -> Options {
         spares: 1,
         group_size_max: 8 << 10,
         pending_size_max: 32 << 10,
+        // As much in flight as the disk bears: more that can go wrong.
+        depth: usize::MAX,
         background: false,
         new_log_id: 77,
         ..Options::default()

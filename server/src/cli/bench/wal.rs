@@ -40,7 +40,8 @@ pub(crate) fn run(args: &LoadArgs) -> Result<Report> {
         }
         Ok(())
     })?;
-    let counted = Counted::from(wal.stats()).since(before);
+    let stats = wal.stats();
+    let counted = Counted::from(stats).since(before);
     wal.close()?;
     let payload_bytes = times.count().saturating_mul(args.value_bytes);
     let facts = vec![
@@ -49,6 +50,15 @@ pub(crate) fn run(args: &LoadArgs) -> Result<Report> {
         ("rate", args.rate.into()),
         ("durability", args.durability.name().into()),
         ("rung", rung.name().into()),
+        ("depth", stats.depth.into()),
+        ("depth_max_seen", stats.depth_max.into()),
+        ("groups_idle", stats.submitted_idle.into()),
+        ("groups_size", stats.submitted_size.into()),
+        ("groups_age", stats.submitted_age.into()),
+        ("sync_p50_us", stats.sync_micros.percentile(50.0).into()),
+        ("sync_p99_us", stats.sync_micros.percentile(99.0).into()),
+        ("group_p50_bytes", stats.group_bytes.percentile(50.0).into()),
+        ("group_p99_bytes", stats.group_bytes.percentile(99.0).into()),
     ];
     Ok(Report { target: "wal", facts, times, took, counted: Some(counted), payload_bytes })
 }

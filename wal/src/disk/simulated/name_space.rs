@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::{Disk, File, Lock, Map, OpenMode, Profile, Rung, WriteQueue, io_error};
 use super::SimulatedDisk;
@@ -12,6 +13,9 @@ use super::names::FileId;
 use super::queue::SimulatedQueue;
 use super::state::{State, enter, to_u64};
 use crate::{Error, Result};
+
+/// How far the disk's clock goes at each event.
+const EVENT_TIME: Duration = Duration::from_micros(40);
 
 /// How many durable writes may be in flight: as on the fastest real rungs.
 const DEPTH_MAX: usize = 8;
@@ -171,6 +175,10 @@ impl Disk for SimulatedDisk {
             .check_alive(self.generation)
             .map_err(|error| io_error("open queue", Path::new("/"), 0, error))?;
         Ok(Box::new(SimulatedQueue::new(&self.state)))
+    }
+
+    fn now(&self) -> Duration {
+        EVENT_TIME * enter(&self.state).events
     }
 
     fn profile(&self) -> Profile {

@@ -78,6 +78,8 @@ pub(super) struct State {
     pub(super) counters: Counters,
     /// Of all operations so far.
     hash: u64,
+    /// How many events so far: the clock of the disk.
+    pub(super) events: u32,
 }
 
 impl State {
@@ -105,6 +107,7 @@ impl State {
             alignment: ALIGNMENT_MAX,
             counters: Counters::default(),
             hash: seed,
+            events: 0,
         }
     }
 
@@ -356,6 +359,7 @@ impl State {
 
     /// Adds an event to the hash.
     pub(super) fn note(&mut self, event: &str, number: u64) {
+        self.events += 1;
         self.note_bytes(event.as_bytes());
         self.hash = mix(self.hash ^ number);
     }
