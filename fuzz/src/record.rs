@@ -89,6 +89,7 @@ fn segment_header(bytes: &[u8]) {
     words.iter().for_each(|word| expected.extend(word.to_le_bytes()));
     expected.extend(header.len.to_le_bytes());
     expected.extend(header.trimmed.0.to_le_bytes());
-    expected.extend([0; 4]);
+    let back = if header.previous == 0 { 0 } else { header.incarnation - header.previous };
+    expected.extend(u32::try_from(back).expect("it stands in four bytes").to_le_bytes());
     assert_eq!(bytes[..60], expected, "a segment header that was written otherwise");
 }

@@ -98,6 +98,7 @@ mod tests {
             chain: 0,
             len: 4 << 20,
             trimmed: Lsn(0),
+            previous: 0,
         }
     }
 

@@ -379,6 +379,11 @@ impl Core {
         let first = self.ready.front().map_or(self.last.next(), |group| group.first);
         let segment = self.spares.pop().expect("the plan reserved a spare");
         self.incarnation += 1;
+        // A segment in which nothing counts is not part of the log; its file is left alone until the
+        // log is opened again, because its header write may have failed.
+        let counts = self.active.header.first < first;
+        let sealed = self.sealed.back().map(|newest| newest.header.incarnation);
+        let active = counts.then_some(self.active.header.incarnation);
         let header = SegmentHeader {
             in_use: true,
             log_id: self.log_id,
@@ -387,13 +392,12 @@ impl Core {
             chain: self.chain,
             len: segment.len,
             trimmed: self.trimmed,
+            previous: active.or(sealed).unwrap_or(0),
         };
         let next = InUse { segment, header, offsets: Vec::new(), end: None };
         let mut ended = std::mem::replace(&mut self.active, next);
         ended.end = Some(first);
-        // A segment in which nothing counts is not part of the log; its file is left alone until the
-        // log is opened again, because its header write may have failed.
-        if ended.header.first < first {
+        if counts {
             self.sealed.push_back(Arc::new(ended));
         }
         self.next_offset = GROUPS_START;

@@ -41,10 +41,12 @@ pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
         }
     };
     line(format!(
-        "0: {} of log {:016x}, incarnation {}, first position {}, trimmed up to {}, chain {:016x}",
+        "0: {} of log {:016x}, incarnation {} after {}, first position {}, trimmed up to {}, \
+         chain {:016x}",
         if header.in_use { "in use" } else { "spare" },
         header.log_id,
         header.incarnation,
+        header.previous,
         header.first,
         header.trimmed,
         header.chain

@@ -62,6 +62,7 @@ pub(crate) fn fill(
         chain: 0,
         len,
         trimmed: Lsn(0),
+        previous: 0,
     };
     file.write_at(&header.encode(), 0)?;
     file.sync()?;

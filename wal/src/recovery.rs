@@ -343,6 +343,7 @@ fn create(
         chain: 0,
         len: segment.len,
         trimmed: Lsn(0),
+        previous: 0,
     };
     write_now(queue, &segment.file, 0, Arc::new(header.encode()))?;
     let recovery = Recovery {
@@ -399,6 +400,7 @@ mod tests {
                 chain: 0,
                 len: 64 << 10,
                 trimmed: Lsn(0),
+                previous: 0,
             };
             let disk = SimulatedDisk::new(1);
             let id = SegmentId(1);

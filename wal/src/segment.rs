@@ -19,8 +19,6 @@ pub(crate) const GROUPS_START: u64 = BLOCK_LEN;
 
 /// How many bytes of the header block carry something.
 const HEADER_LEN: usize = 64;
-/// Where four bytes of zero stand, before the checksum.
-const RESERVED_AT: usize = HEADER_LEN - 8;
 /// First bytes of every segment.
 const MAGIC: u32 = u32::from_le_bytes(*b"SLSG");
 
@@ -64,6 +62,8 @@ pub struct SegmentHeader {
     pub len: u64,
     /// Everything up to here had been trimmed when it was put to use.
     pub trimmed: Lsn,
+    /// Incarnation of the segment that it continues; 0 if nothing before it was held.
+    pub previous: u64,
 }
 
 impl SegmentHeader {
@@ -80,6 +80,9 @@ impl SegmentHeader {
         bytes[32..40].copy_from_slice(&self.chain.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.len.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.trimmed.0.to_le_bytes());
+        let back = if self.previous == 0 { 0 } else { self.incarnation - self.previous };
+        let back = u32::try_from(back).expect("fewer than 2^32 uses lie between two segments");
+        bytes[56..60].copy_from_slice(&back.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
         bytes[HEADER_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
         let mut block = Buffer::with_capacity(ALIGNED_BLOCK);
@@ -94,7 +97,7 @@ impl SegmentHeader {
     /// # Errors
     ///
     /// [`Error::FormatVersion`], [`Error::Corruption`] naming what is wrong, or [`Error::Unknown`] for
-    /// a state or a reserved byte that no version known here writes.
+    /// a version or a state that no version known here writes.
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Option<Self>> {
         let corruption = |offset, expected: String, found: String| {
             Err(Error::Corruption { path: path.to_path_buf(), offset, expected, found })
@@ -136,24 +139,24 @@ impl SegmentHeader {
             STATE_IN_USE => true,
             state => return unknown(6, "the state 1 (spare) or 2 (in use)", state.to_string()),
         };
-        if bytes[RESERVED_AT..HEADER_LEN - 4] != [0; 4] {
-            let found = format!("{:02x?}", &bytes[RESERVED_AT..HEADER_LEN - 4]);
-            return unknown(u64_of(RESERVED_AT), "reserved bytes of zero", found);
-        }
+        let incarnation = u64_at(bytes, 16);
+        let back = u64::from(u32_at(bytes, 56));
         let header = SegmentHeader {
             in_use,
             log_id: u64_at(bytes, 8),
-            incarnation: u64_at(bytes, 16),
+            incarnation,
             first: Lsn(u64_at(bytes, 24)),
             chain: u64_at(bytes, 32),
             len: u64_at(bytes, 40),
             trimmed: Lsn(u64_at(bytes, 48)),
+            previous: if back == 0 { 0 } else { incarnation.saturating_sub(back) },
         };
         let is_possible = header.trimmed < header.first
             && header.first <= Lsn::MAX
-            && (1..=INCARNATION_MAX).contains(&header.incarnation);
+            && (1..=INCARNATION_MAX).contains(&header.incarnation)
+            && (back == 0 || header.previous > 0);
         if header.in_use && !is_possible {
-            let expected = "a first position after what was trimmed, and an incarnation".into();
+            let expected = "a first position after what was trimmed, and incarnations".into();
             return corruption(0, expected, format!("{header:?}"));
         }
         Ok(Some(header))
@@ -162,11 +165,6 @@ impl SegmentHeader {
 
 /// A block's length in memory.
 const ALIGNED_BLOCK: usize = crate::disk::ALIGNMENT_MAX;
-
-/// An offset within the header, as errors name it.
-fn u64_of(offset: usize) -> u64 {
-    u64::try_from(offset).expect("an offset within one block")
-}
 
 /// An open segment file.
 #[derive(Clone, Debug)]
@@ -213,12 +211,13 @@ mod tests {
             chain: 55,
             len: 65536,
             trimmed: Lsn(40),
+            previous: 1,
         };
-        let reserved = [(RESERVED_AT, 1), (RESERVED_AT + 3, 9)];
         let version_and_state = [(4, 0), (6, 0), (6, 3), (7, 1)];
-        // Incarnation, first position, and a trimmed one that is not before it.
-        let numbers = [(16, 0), (23, 0x80), (24, 0), (31, 0x80), (48, 100)];
-        for (at, byte) in reserved.iter().chain(&version_and_state).chain(&numbers) {
+        // Incarnation, first position, a trimmed one that is not before it, an incarnation before the
+        // first one.
+        let numbers = [(16, 0), (23, 0x80), (24, 0), (31, 0x80), (48, 100), (56, 3), (59, 1)];
+        for (at, byte) in version_and_state.iter().chain(&numbers) {
             let mut bytes = header.encode().to_vec();
             bytes[*at] = *byte;
             let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
@@ -239,6 +238,7 @@ mod tests {
             chain: 55,
             len: 65536,
             trimmed: Lsn(40),
+            previous: 1,
         };
         let path = Path::new("0000000000000001.segment");
         let block = header.encode();
@@ -254,7 +254,7 @@ mod tests {
     /// A right checksum says that somebody meant what stands there: it is no damage, and a segment
     /// that is not understood must be no spare either.
     #[test]
-    fn unknown_states_versions_and_reserved_bytes_are_named() {
+    fn unknown_states_and_versions_are_named() {
         let header = SegmentHeader {
             in_use: true,
             log_id: 7,
@@ -263,11 +263,10 @@ mod tests {
             chain: 55,
             len: 65536,
             trimmed: Lsn(40),
+            previous: 1,
         };
         let path = Path::new("0000000000000001.segment");
-        for (at, byte, offset, found) in
-            [(4, 0, 4, "0"), (6, 3, 6, "3"), (6, 0, 6, "0"), (57, 9, 56, "[00, 09, 00, 00]")]
-        {
+        for (at, byte, offset, found) in [(4, 0, 4, "0"), (6, 3, 6, "3"), (6, 0, 6, "0")] {
             let mut bytes = header.encode().to_vec();
             bytes[at] = byte;
             let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);

@@ -140,7 +140,8 @@ fn check_len(segment: &Segment, header: &SegmentHeader) -> Result<()> {
     })
 }
 
-/// Which segments make up the log, oldest first; and which are free again.
+/// Which segments make up the log, oldest first; and which are free again. Each header names the segment
+/// that it continues: one that is missing between two others is missed.
 pub(crate) fn arrange(
     survey: &Survey,
     newest: SegmentHeader,
@@ -148,13 +149,13 @@ pub(crate) fn arrange(
     let mut sealed = VecDeque::new();
     let mut free = survey.spares.clone();
     let mut end = newest.first;
+    let mut previous = newest.previous;
     if let Some((active, header)) = survey.in_use.last() {
         check_len(active, header)?;
     }
     for (segment, header) in survey.in_use.iter().rev().skip(1) {
-        let superseded = header.first >= end;
-        let trimmed = end.0 <= newest.trimmed.0 + 1;
-        if superseded || trimmed {
+        let is_trimmed = end.0 <= newest.trimmed.0 + 1;
+        if is_trimmed || header.incarnation != previous || header.first >= end {
             free.push(segment.clone());
             continue;
         }
@@ -162,6 +163,7 @@ pub(crate) fn arrange(
         let (segment, header) = (segment.clone(), *header);
         sealed.push_front(Arc::new(InUse { segment, header, offsets: Vec::new(), end: Some(end) }));
         end = header.first;
+        previous = header.previous;
     }
     if end.0 > newest.trimmed.0 + 1 {
         let path = survey.in_use.last().map(|(segment, _)| segment.path.clone());
@@ -169,9 +171,10 @@ pub(crate) fn arrange(
             path: path.unwrap_or_default(),
             offset: 0,
             expected: format!(
-                "a segment with the positions {} to {}",
-                newest.trimmed.next(),
-                end.0 - 1
+                "the segment of incarnation {previous} with the positions up to {}, behind the trimmed \
+                 position {}",
+                end.0 - 1,
+                newest.trimmed
             ),
             found: "no such file in its directory".into(),
         });
