@@ -34,6 +34,8 @@ pub mod follower;
 pub mod frame;
 pub mod lineage;
 pub mod link;
+#[cfg(test)]
+mod model_tests;
 pub mod order;
 pub mod standing;
 pub mod standing_file;
