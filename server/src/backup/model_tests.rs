@@ -61,7 +61,7 @@ impl Node {
 
     fn write(&self, number: u64, is_waited_for: bool) {
         let mut batch = Batch::new();
-        batch.put(KeyspaceId::DEFAULT, &number.to_be_bytes(), b"value").unwrap();
+        batch.put(KeyspaceId::DEFAULT, &number.to_le_bytes(), b"value").unwrap();
         let index = self.db.append(&[batch.as_entry()], Durability::Disk).unwrap();
         if is_waited_for {
             self.db.wait(index).unwrap();

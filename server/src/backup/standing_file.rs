@@ -92,6 +92,48 @@ pub struct StandingFile {
     content: Content,
 }
 
+/// What is in the file `path`.
+///
+/// # Errors
+///
+/// If it is damaged, newer than this program, or cannot be read.
+pub fn read(disk: &dyn Disk, path: &Path) -> Result<Content, Refused> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let len = file.len()?.min(FILE_LEN_MAX);
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    let count = file.read_at(&mut bytes, 0)?;
+    decode(&bytes[..count]).map_err(|(offset, reason)| Refused::Malformed {
+        what: "standing file",
+        offset,
+        reason: format!(
+            "{}: {reason}; if it is removed, this node opens as a primary of its own and keeps its data",
+            path.display()
+        ),
+    })
+}
+
+/// The file `path` as text, for people. The password is not shown.
+///
+/// # Errors
+///
+/// As for [`read`].
+pub fn inspect(disk: &dyn Disk, path: &Path) -> Result<String, Refused> {
+    let content = read(disk, path)?;
+    let mut text = format!("node         {:032x}\n", content.node);
+    let follows = content.follows.map_or("nobody".to_owned(), |target| target.to_string());
+    let leave = if content.may_discard { ", and may discard what it has not" } else { "" };
+    text.push_str(&format!("follows      {follows}{leave}\n"));
+    text.push_str(&format!("setting      {}\n", content.setting));
+    text.push_str(&format!("password     {} bytes\n", content.password.len()));
+    if let Some(index) = content.copy {
+        text.push_str(&format!("copy         as of {index}, takes the place of log and state\n"));
+    }
+    for generation in content.lineage.list() {
+        text.push_str(&format!("generation   {:032x} from {}\n", generation.id, generation.first));
+    }
+    Ok(text)
+}
+
 impl StandingFile {
     /// Reads the file in a store's directory; makes the content of a new one, which is not written yet,
     /// if there is none.
@@ -105,22 +147,7 @@ impl StandingFile {
         let path = dir.join(STANDING_FILE);
         let content = match disk.exists(&path)? {
             false => Content { node, ..Content::default() },
-            true => {
-                let file = disk.open(&path, OpenMode::Read)?;
-                let len = file.len()?.min(FILE_LEN_MAX);
-                let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-                let count = file.read_at(&mut bytes, 0)?;
-                let malformed = |(offset, reason): (usize, String)| Refused::Malformed {
-                    what: "standing file",
-                    offset,
-                    reason: format!(
-                        "{}: {reason}; if it is removed, this node opens as a primary of its own and \
-                         keeps its data",
-                        path.display()
-                    ),
-                };
-                decode(&bytes[..count]).map_err(malformed)?
-            }
+            true => read(&*disk, &path)?,
         };
         Ok(Self { disk, path, content })
     }
@@ -337,6 +364,20 @@ mod tests {
         }
         assert_eq!(decode(&bytes).unwrap(), content(2));
         assert_eq!(encode(&content(2)), bytes);
+    }
+
+    #[test]
+    fn people_see_all_but_the_password() {
+        let disk = SimulatedDisk::new(1);
+        let mut file = StandingFile::open(disk.clone(), Path::new(DIR), 7).unwrap();
+        file.save(content(1)).unwrap();
+        let path = file.dir().join(STANDING_FILE);
+        let text = inspect(&*disk, &path).unwrap();
+        assert!(text.contains("db.example:6379, and may discard"), "{text}");
+        assert!(text.contains("from 10") && !text.contains("tide"), "{text}");
+        disk.flip_bit(&path, 300);
+        let refused = inspect(&*disk, &path).unwrap_err().to_string();
+        assert!(refused.contains("checksum") && refused.contains("if it is removed"), "{refused}");
     }
 
     #[test]

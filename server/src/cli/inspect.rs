@@ -1,4 +1,4 @@
-//! `inspect wal|table|manifest PATH`: a file as annotated text.
+//! `inspect wal|table|manifest|hard-state|standing PATH`: a file as annotated text.
 //!
 //! Reads only, and as much as can be read of a damaged file. The text is for people; the formats are
 //! described in `docs/format/`. No lock is taken: the file may belong to a running node, and then the
@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use strandline_wal::disk::{Disk, RealDisk, Rung};
 
 use super::error::{self, Error, Result};
+use crate::backup::standing_file;
 
 /// Show what stands in a file, as far as it can be read.
 #[derive(Debug, Args)]
@@ -35,6 +36,10 @@ pub(crate) enum FileKind {
     Table,
     /// A manifest: which tables there are.
     Manifest,
+    /// What a replica must never forget: who it is, its term and its vote.
+    HardState,
+    /// Whom a node follows, and who wrote its log.
+    Standing,
 }
 
 /// Shows the file: exit code 0 if it could be read, 3 if not.
@@ -65,6 +70,17 @@ fn describe(args: &InspectArgs) -> Result<String> {
         FileKind::Wal => strandline_wal::inspect_segment(&*disk, path)?,
         FileKind::Table => strandline_engine::inspect_table(&disk, path)?,
         FileKind::Manifest => strandline_engine::inspect_manifest(&*disk, path)?,
+        FileKind::HardState => {
+            use strandline_replication::Error as Replica;
+            strandline_replication::inspect_hard_state(&*disk, path).map_err(
+                |error| match error {
+                    Replica::Wal(error) => Error::Log(error),
+                    Replica::Engine(error) => Error::Store(error),
+                    other => refused(std::io::Error::other(other)),
+                },
+            )?
+        }
+        FileKind::Standing => standing_file::inspect(&*disk, path)?,
     };
     Ok(text)
 }

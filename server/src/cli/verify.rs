@@ -12,10 +12,11 @@ use std::process::ExitCode;
 use clap::Args;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
-use strandline_engine::{log_dir, state_dir};
+use strandline_engine::{group_dir, log_dir, state_dir};
 
 use super::error::{self, Error, Result};
 use super::inspect::reading_disk;
+use crate::backup::standing_file;
 
 /// The file that a log is locked by.
 const LOCK_FILE: &str = "LOCK";
@@ -130,6 +131,19 @@ fn verify(dir: &Path) -> Result<Report> {
                 }),
             }
         }
+    }
+    let standing = group_dir(dir).join(standing_file::STANDING_FILE);
+    if standing.is_file()
+        && let Err(error) = standing_file::read(&*disk, &standing)
+    {
+        report.damages.push(match error {
+            strandline_engine::Error::Wal(error) => Damage::of(error)?,
+            other => Damage {
+                file: standing.display().to_string(),
+                found: other.to_string(),
+                ..Damage::default()
+            },
+        });
     }
     Ok(report)
 }
