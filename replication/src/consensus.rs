@@ -117,9 +117,10 @@ impl Consensus {
             pre_vote: true,
             ..Config::default()
         };
-        // What is applied was committed; the rest is learnt from a leader.
+        // What is applied was committed, and what the log proves; the rest is learnt from a leader.
         let (term, vote) = (hard.0.0, hard.1.0);
-        let hard_state = HardState { term, vote, commit: applied, ..HardState::default() };
+        let commit = log.proven_committed().unwrap_or(applied).max(applied);
+        let hard_state = HardState { term, vote, commit, ..HardState::default() };
         let start = RaftState::new(hard_state, conf_state(membership));
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let last = log.last();

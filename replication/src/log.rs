@@ -9,12 +9,13 @@
 //! is not durable.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use strandline_engine::{Db, ENTRY_HEADER_LEN, Entry, EntryKind, Index};
 use strandline_wal::{Lsn, Reader, Records};
 
+use crate::membership;
 use crate::terms::Terms;
 use crate::{Error, Result};
 
@@ -32,8 +33,8 @@ pub(crate) struct Log {
     terms: Terms,
     /// The newest entries, oldest first.
     cache: VecDeque<Cached>,
-    /// Entries of membership that are not known to be applied.
-    memberships: BTreeSet<u64>,
+    /// Entries of membership that are not known to be applied, and whether each is a change.
+    memberships: BTreeMap<u64, bool>,
     /// Where peers that are behind have read to.
     cursors: RefCell<Vec<Cursor>>,
     /// Whether threads of the driver write the log; else it is pumped.
@@ -78,7 +79,7 @@ impl Log {
         let mut log = Self {
             terms,
             cache: VecDeque::new(),
-            memberships: BTreeSet::new(),
+            memberships: BTreeMap::new(),
             cursors: RefCell::default(),
             has_threads,
             last: db.flushed().0,
@@ -159,7 +160,14 @@ impl Log {
 
     /// Whether this entry changes the membership and is not known to be applied.
     pub(crate) fn is_membership(&self, index: u64) -> bool {
-        self.memberships.contains(&index)
+        self.memberships.contains_key(&index)
+    }
+
+    /// Up to here the log itself proves that its entries are committed: a change of membership is
+    /// proposed only by a leader that has applied the one before it.
+    pub(crate) fn proven_committed(&self) -> Option<u64> {
+        let mut changes = self.memberships.iter().rev().filter(|(_, is_change)| **is_change);
+        changes.nth(1).map(|(index, _)| *index)
     }
 
     /// Appends entries, all or none.
@@ -180,9 +188,9 @@ impl Log {
     }
 
     fn note(&mut self, index: u64, payload: Bytes) -> Result<()> {
-        let header = header_of(index, &payload)?;
+        let Entry { header, command, .. } = Entry::decode(Index(index), &payload)?;
         if header.kind == EntryKind::MEMBERSHIP {
-            self.memberships.insert(index);
+            self.memberships.insert(index, membership::is_change(command));
         }
         self.terms.push(index, header.term);
         self.last = index;
@@ -215,7 +223,7 @@ impl Log {
         self.bytes = self.cache.back().map_or(self.bytes, |newest| newest.end);
         self.terms.truncate(last);
         self.last = self.last.min(last);
-        self.memberships.retain(|index| *index <= last);
+        self.memberships.retain(|index, _| *index <= last);
         self.cursors.borrow_mut().clear();
         Ok(self.db.truncate(Index(last))?)
     }

@@ -4,6 +4,21 @@
 //! kept with the state of the machine. A change of several members at once is joint: until the group
 //! has left the joint membership by a second entry, of no changes, which the leader proposes by itself,
 //! a quorum needs a majority of the voters before and a majority of the voters after.
+//!
+//! **Which membership counts.** A replica goes by what it has applied, not by what is in its log. That is
+//! safe because no two replicas that could elect leaders, or commit entries, at the same time are more
+//! than one change apart, and the quorums of neighbouring memberships intersect:
+//!
+//! - A leader proposes change k+1 only when it has applied change k: what it found in its log when it was
+//!   elected, the first members and its own last change. So wherever change k+1 stands in a log, change k
+//!   was committed, by a quorum of the membership before it.
+//! - Each replica takes that for known when it opens (`Log::proven_committed`), for the committed index is
+//!   not kept on disk and a replica opens with the membership of its flushed state. While it runs, the
+//!   message that brings change k+1 also says that k is committed. And nobody stands for election before
+//!   all changes known to be committed are applied.
+//! - Suppose a candidate went by the membership after change j while change j+2 is committed. It was
+//!   committed by a quorum of the membership after j+1, of which one has voted for the candidate. So the
+//!   candidate's log, which is not behind, holds j+2, and it has applied j+1. That is a contradiction.
 
 use crate::{Error, ReplicaId, Result};
 
@@ -94,6 +109,12 @@ pub(crate) fn encode_founders(members: &[Member]) -> Vec<u8> {
     let mut bytes = vec![FOUND];
     bytes.extend_from_slice(&encode_changes(&changes));
     bytes
+}
+
+/// Whether the command of an entry of membership changes something: the first members may be named
+/// by several leaders, one after the other.
+pub(crate) fn is_change(command: &[u8]) -> bool {
+    command.first() != Some(&FOUND)
 }
 
 /// What the command of an entry of membership says.

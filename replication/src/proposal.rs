@@ -223,7 +223,10 @@ impl Replica {
         changes: &[MembershipChange],
         output: &mut Output,
     ) -> Result<()> {
-        let under_way = || self.consensus.has_pending_change().then_some(Refusal::Overloaded);
+        // Each change rests on the one before it, and the first one on the first members: see `membership`.
+        let is_founded = self.shared.lock().is_founded;
+        let is_pending = !is_founded || self.consensus.has_pending_change();
+        let under_way = || is_pending.then_some(Refusal::Overloaded);
         let invalid = || {
             let reason = self.shared.lock().membership.refuses(changes);
             reason.map(|reason| Refusal::Invalid { reason })

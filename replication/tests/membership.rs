@@ -5,7 +5,7 @@ mod common;
 
 use common::{Cluster, command, options};
 use strandline_replication::{
-    Event, Member, MemberRole, MembershipChange, ReplicaId, Request, open_session_entry,
+    Event, Member, MemberRole, MembershipChange, ReplicaId, Request, Role, open_session_entry,
 };
 
 fn set(id: u64, role: MemberRole) -> MembershipChange {
@@ -206,4 +206,46 @@ fn who_is_no_voter_does_not_stand_for_election() {
         cluster.rounds(2);
     }
     assert!(cluster.leader().is_some_and(|id| id < 4), "the group has its leader still");
+}
+
+/// A replica opens with the membership of its flushed state. After several changes and a power cut of
+/// all, the members that were removed went by the membership of the beginning, of which they are a
+/// majority, and elected one of them, in a term in which the members of today had another leader. Found
+/// by the cluster simulator, profile `members`, seed 50023.
+#[test]
+fn removed_members_that_restart_elect_nobody() {
+    let mut cluster = Cluster::new(3, 22);
+    let leader = cluster.elect();
+    let gone: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    for id in [4, 5] {
+        cluster.add(options(id, &[], 22));
+        let token = change(&mut cluster, vec![set(id, MemberRole::Voter)]);
+        acknowledged(&mut cluster, token);
+        cluster.rounds(20);
+    }
+    for id in &gone {
+        let token = change(&mut cluster, vec![MembershipChange::Remove(ReplicaId(*id))]);
+        acknowledged(&mut cluster, token);
+        cluster.rounds(20);
+    }
+    for id in 1..=5 {
+        cluster.reopen(id, true);
+        assert_eq!(cluster.replica(id).status().applied.0, 0, "nothing was flushed");
+    }
+    for one in &gone {
+        for other in [leader, 4, 5] {
+            cluster.cut.insert((*one, other));
+            cluster.cut.insert((other, *one));
+        }
+    }
+    // Had they a leader, it would have to be of another term than the true one.
+    for _ in 0..200 {
+        cluster.round();
+        for id in &gone {
+            assert_ne!(cluster.replica(*id).status().role, Role::Leader, "replica {id}");
+        }
+    }
+    let leader = cluster.leader().unwrap();
+    let token = cluster.propose(leader, &[b"after"]);
+    acknowledged(&mut cluster, token);
 }
