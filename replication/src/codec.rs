@@ -194,10 +194,10 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             put_words(out, &[*nonce, last.0]);
             PROBE
         }
-        Body::ProbeAnswer { nonce, last, voters, is_leader, is_unanimous, is_sure, you_vote } => {
+        Body::ProbeAnswer { nonce, last, membership, is_leader, is_unanimous, is_sure } => {
             put_words(out, &[*nonce, last.0]);
-            out.extend_from_slice(&voters.to_le_bytes());
-            out.extend([is_leader, is_unanimous, is_sure, you_vote].map(|flag| u8::from(*flag)));
+            membership.encode(out);
+            out.extend([is_leader, is_unanimous, is_sure].map(|flag| u8::from(*flag)));
             PROBE_ANSWER
         }
         Body::Snapshot(body) => encode_snapshot(body, out),
@@ -283,11 +283,10 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
         PROBE_ANSWER => Body::ProbeAnswer {
             nonce: fields.u64()?,
             last: fields.index()?,
-            voters: fields.u32()?,
+            membership: fields.membership()?,
             is_leader: fields.bool()?,
             is_unanimous: fields.bool()?,
             is_sure: fields.bool()?,
-            you_vote: fields.bool()?,
         },
         SNAPSHOT_OFFER..=SNAPSHOT_GONE => Body::Snapshot(decode_snapshot(kind, fields)?),
         _ => return Err(refused(6, format!("no message has kind {kind}"))),

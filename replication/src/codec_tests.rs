@@ -39,11 +39,10 @@ fn bodies() -> Vec<Body> {
         Body::ProbeAnswer {
             nonce: 5,
             last: Index(3),
-            voters: 3,
+            membership: Membership::new(&members),
             is_leader: true,
             is_unanimous: false,
             is_sure: true,
-            you_vote: false,
         },
         Body::TimeoutNow,
         Body::ReadRequest { context: context.clone() },

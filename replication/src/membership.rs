@@ -203,6 +203,11 @@ impl Membership {
         self.members.iter().filter(|member| member.role.votes()).map(|member| member.id).collect()
     }
 
+    /// Whether this replica counts in a quorum.
+    pub(crate) fn votes(&self, id: ReplicaId) -> bool {
+        self.outgoing.contains(&id) || self.get(id).is_some_and(|member| member.role.votes())
+    }
+
     /// Makes the changes of an applied entry. Several changes begin a joint membership; none ends it.
     pub(crate) fn apply(&mut self, changes: &[MembershipChange]) {
         if changes.is_empty() {

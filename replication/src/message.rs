@@ -127,16 +127,14 @@ pub enum Body {
         nonce: u64,
         /// Its last entry.
         last: Index,
-        /// How many voters it knows of.
-        voters: u32,
+        /// The members that it knows of.
+        membership: Membership,
         /// Whether it leads,
         is_leader: bool,
         /// and was elected by all voters.
         is_unanimous: bool,
         /// Whether it knows all that it promised.
         is_sure: bool,
-        /// Whether the one who asks is a voter.
-        you_vote: bool,
     },
     /// About a snapshot.
     Snapshot(SnapshotBody),

@@ -9,9 +9,11 @@
 //! | tail | entries that it acknowledged | gives votes that count only if all voters agree |
 //! | everything | also terms that it knew and votes that it gave | also acknowledges nothing |
 //!
-//! **Everything becomes tail** when it knows a term that is not below any that it can have promised: the
-//! highest of the terms of so many voters that every quorum it was in has one of them; or that of a
-//! leader whom all voters elected, or for whom it does not vote.
+//! **Everything becomes tail** when it knows a term that is not below any that it can have promised. That
+//! is the highest of the terms of all other voters, if those among them that are sure have a member in
+//! every quorum that it was in: a candidate that still waits for a vote which it gave before it fell is
+//! a voter and knows its own term, and what was decided in any other is known to the quorum. Or it is
+//! that of a leader whom all voters elected, or for whom it does not vote.
 //!
 //! **Tail becomes nothing** when its log agrees, durably, with that of a leader up to where the leader's
 //! log ended after this replica had come back. A leader has everything that was committed, and
@@ -31,15 +33,15 @@ use strandline_wal::canary;
 
 use crate::hard_state::HardState;
 use crate::message::{Body, Message, VoteKind};
-use crate::{Doubt, Output, Replica, ReplicaId, Result, Role, Term};
+use crate::{Doubt, Membership, Output, Replica, ReplicaId, Result, Role, Term};
 
 /// What was heard of others since this replica came back.
 #[derive(Debug, Default)]
 pub(crate) struct Rejoin {
     /// Names this life in questions and answers.
     nonce: u64,
-    /// By voter: its term, and how many voters it knows of.
-    answers: BTreeMap<ReplicaId, (Term, u32)>,
+    /// The latest answer of each replica.
+    answers: BTreeMap<ReplicaId, ProbeAnswer>,
     /// Where a leader's log ended, and in which term it leads.
     leader_end: Option<(Term, Index)>,
     /// Up to where this log agrees with a leader's, and in which term that leads.
@@ -54,15 +56,14 @@ pub(crate) struct Rejoin {
 }
 
 /// What a probe's answer says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ProbeAnswer {
-    pub(crate) nonce: u64,
+    pub(crate) term: Term,
     pub(crate) last: Index,
-    pub(crate) voters: u32,
+    pub(crate) membership: Membership,
     pub(crate) is_leader: bool,
     pub(crate) is_unanimous: bool,
     pub(crate) is_sure: bool,
-    pub(crate) you_vote: bool,
 }
 
 impl Rejoin {
@@ -95,6 +96,11 @@ impl Replica {
             let mut peers: BTreeSet<ReplicaId> =
                 self.consensus.progress().into_iter().map(|peer| peer.id).collect();
             peers.extend(self.consensus.leader());
+            // Who has just joined knows nobody, but whom its leader names.
+            for answer in self.rejoin.answers.values() {
+                peers.extend(answer.membership.members.iter().map(|member| member.id));
+                peers.extend(&answer.membership.outgoing);
+            }
             peers.remove(&self.options.id);
             for peer in peers {
                 self.probe(peer, output);
@@ -116,17 +122,14 @@ impl Replica {
         if is_leader {
             self.consensus.forget_beyond(from, last.0);
         }
-        let progress = self.consensus.progress();
-        let voters = progress.iter().filter(|peer| peer.votes).count();
         let term = self.consensus.term();
         let body = Body::ProbeAnswer {
             nonce,
             last: Index(self.consensus.log().last()),
-            voters: u32::try_from(voters).expect("members are few"),
+            membership: self.shared.lock().membership.clone(),
             is_leader,
             is_unanimous: is_leader && self.rejoin.unanimous == Some(term),
             is_sure: self.doubt() != Doubt::Everything,
-            you_vote: progress.iter().any(|peer| peer.votes && peer.id == from),
         };
         self.post(from, Message { term, body }, output);
     }
@@ -135,16 +138,14 @@ impl Replica {
     pub(crate) fn probe_answered(
         &mut self,
         from: ReplicaId,
-        term: Term,
+        nonce: u64,
         answer: ProbeAnswer,
     ) -> Result<()> {
-        if answer.nonce != self.rejoin.nonce || self.doubt() == Doubt::Nothing {
+        if nonce != self.rejoin.nonce || self.doubt() == Doubt::Nothing {
             return Ok(());
         }
-        if answer.is_sure {
-            self.rejoin.answers.insert(from, (term, answer.voters));
-        }
-        if answer.is_leader && term >= self.consensus.term() {
+        let ProbeAnswer { term, is_leader, is_unanimous, .. } = answer;
+        if is_leader && term >= self.consensus.term() {
             // The first answer of this leader: later ones would move the end on for ever.
             let known = self.rejoin.leader_end.is_some_and(|(known, _)| known == term);
             if !known {
@@ -152,7 +153,9 @@ impl Replica {
             }
         }
         if self.doubt() == Doubt::Everything {
-            let is_harmless = answer.is_leader && (answer.is_unanimous || !answer.you_vote);
+            let is_harmless =
+                is_leader && (is_unanimous || !answer.membership.votes(self.options.id));
+            self.rejoin.answers.insert(from, answer);
             let highest = match is_harmless {
                 true => Some(term),
                 false => self.promised_at_most(),
@@ -165,14 +168,27 @@ impl Replica {
         self.dispel_if_caught_up()
     }
 
-    /// A term that is not below any that this replica can have promised, if enough have answered: one of
-    /// them is in every quorum that it can have been in.
+    /// A term that is not below any that this replica can have promised, if enough have answered.
     fn promised_at_most(&self) -> Option<Term> {
         let answers = &self.rejoin.answers;
-        let voters = answers.values().map(|(_, voters)| *voters).max()?;
-        let needed = voters - (voters / 2 + 1) + 1;
-        let is_enough = answers.len() >= usize::try_from(needed).expect("members are few");
-        is_enough.then(|| answers.values().map(|(term, _)| *term).max()).flatten()
+        let newest = answers.values().max_by_key(|answer| (answer.term, answer.is_leader))?;
+        let is_enough = |membership: &Membership| {
+            let voters = membership.voters();
+            let mut others = voters.iter().chain(&membership.outgoing);
+            let have_all = others.all(|id| *id == self.options.id || answers.contains_key(id));
+            // A quorum has a majority of each of them: to meet one of the two is enough.
+            let is_met = |voters: &[ReplicaId]| {
+                let is_sure =
+                    |id: &&ReplicaId| answers.get(id).is_some_and(|answer| answer.is_sure);
+                voters.iter().filter(is_sure).count() >= voters.len().div_ceil(2)
+            };
+            have_all && (is_met(&voters) || membership.is_joint() && is_met(&membership.outgoing))
+        };
+        // Who lags goes by older members. Who is no member any more may do so for ever.
+        let mut counted = answers.iter().filter(|(id, _)| newest.membership.votes(**id));
+        let has_enough = is_enough(&newest.membership)
+            && counted.all(|(_, answer)| is_enough(&answer.membership));
+        has_enough.then(|| answers.values().map(|answer| answer.term).max()).flatten()
     }
 
     /// An acknowledgement is about to go: whether it may.

@@ -178,18 +178,10 @@ impl Replica {
                 self.probed(envelope.from, nonce, last, output);
                 Ok(())
             }
-            Body::ProbeAnswer {
-                nonce,
-                last,
-                voters,
-                is_leader,
-                is_unanimous,
-                is_sure,
-                you_vote,
-            } => {
+            Body::ProbeAnswer { nonce, last, membership, is_leader, is_unanimous, is_sure } => {
                 let answer =
-                    ProbeAnswer { nonce, last, voters, is_leader, is_unanimous, is_sure, you_vote };
-                self.probe_answered(envelope.from, term, answer)
+                    ProbeAnswer { term, last, membership, is_leader, is_unanimous, is_sure };
+                self.probe_answered(envelope.from, nonce, answer)
             }
             Body::VoteAnswer { kind, granted: true, in_doubt, .. } => {
                 let message = Message { term, body };

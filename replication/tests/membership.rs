@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{Cluster, command, options};
+use common::{Cluster, command, options, voters};
 use strandline_replication::{
-    Event, Member, MemberRole, MembershipChange, ReplicaId, Request, Role, open_session_entry,
+    Doubt, Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Request, Role,
+    open_session_entry,
 };
 
 fn set(id: u64, role: MemberRole) -> MembershipChange {
@@ -248,4 +249,30 @@ fn removed_members_that_restart_elect_nobody() {
     let leader = cluster.leader().unwrap();
     let token = cluster.propose(leader, &[b"after"]);
     acknowledged(&mut cluster, token);
+}
+
+/// A new voter with an empty disk acknowledges nothing until it knows what it can have promised, and knows
+/// nobody but its leader. If the first message held none of the entries that name the members, it asked
+/// only the leader, and never got another message. Found by the cluster simulator, profile `members`, seed
+/// 7031.
+#[test]
+fn a_new_voter_learns_from_its_leader_whom_to_ask() {
+    let mut cluster = Cluster::empty(23);
+    for id in 1..=3 {
+        let members = voters(&[1, 2, 3]);
+        cluster.add(Options { message_len_max: 1, ..options(id, &members, 23) });
+    }
+    let first = cluster.elect();
+    // A leader whom not all have elected.
+    cluster.isolate(first);
+    cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != first));
+    cluster.heal();
+    cluster.elect();
+    cluster.add(options(4, &[], 23));
+    let token = change(&mut cluster, vec![set(4, MemberRole::Voter)]);
+    acknowledged(&mut cluster, token);
+    cluster.until("it is sure of itself", |cluster| {
+        cluster.replica(4).hard_state().doubt == Doubt::Nothing
+    });
+    cluster.converge();
 }

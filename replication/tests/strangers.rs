@@ -86,11 +86,10 @@ fn body(random: &mut Random, last: u64, term: u64) -> Body {
         12 => Body::ProbeAnswer {
             nonce: random.below(3),
             last: index(random),
-            voters: u32::try_from(random.below(5)).unwrap(),
+            membership: Membership::new(&voters(&[1, 2, 3, 4][..random.index(5)])),
             is_leader: random.chance(500),
             is_unanimous: random.chance(500),
             is_sure: random.chance(500),
-            you_vote: random.chance(500),
         },
         _ => Body::Snapshot(snapshot_body(random, last)),
     }
