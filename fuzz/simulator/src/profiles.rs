@@ -198,6 +198,8 @@ pub const ALL: &[Profile] = &[
             (Class::Wipes, Bias::Free),
             (Class::PowerCuts, Bias::On),
             (Class::Blackouts, Bias::Off),
+            // Where members come and go, disks are spared.
+            (Class::Membership, Bias::Off),
         ],
         shape: |shape| shape.replicas = shape.replicas.max(3),
     },

@@ -108,9 +108,6 @@ impl Class {
     }
 }
 
-/// Classes whose finds are not mended yet (see `FINDINGS.md`): only a profile that insists has them.
-pub const AWAITED: &[Class] = &[Class::Membership];
-
 /// The classes that are on in a run, with their strengths, and the shape of its cluster.
 #[derive(Clone, Debug)]
 pub struct Swarm {
@@ -160,7 +157,6 @@ impl Swarm {
         for (number, class) in (0_u64..).zip(Class::ALL) {
             let mut random = stream(seed, number);
             let chance = match profile.bias(*class) {
-                Bias::Free if AWAITED.contains(class) => 0,
                 Bias::Free => 300 + u32::try_from(random.below(401)).unwrap_or(400),
                 Bias::Off => 0,
                 Bias::On | Bias::Strong => 1000,
@@ -258,7 +254,7 @@ mod tests {
             }
         }
         for class in Class::ALL {
-            if profile.bias(*class) == Bias::Free && !AWAITED.contains(class) {
+            if profile.bias(*class) == Bias::Free {
                 assert!((400..600).contains(&counts[class]), "{class:?}: {}", counts[class]);
             }
         }
