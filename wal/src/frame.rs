@@ -273,6 +273,13 @@ impl GroupHeader {
         Ok(())
     }
 
+    /// Decodes a header that stands anywhere, which a group that went astray does; none if it is not one
+    /// of this log.
+    pub(crate) fn decode_astray(bytes: &[u8], log_id: u64) -> Option<Self> {
+        let bytes: &[u8; GROUP_HEADER_LEN] = bytes.first_chunk()?;
+        Self::decode(bytes, log_id, u64_at(bytes, 8), u64_at(bytes, 16)).ok()
+    }
+
     /// Whether bytes look like the group at `offset`, if perhaps a damaged one: for the case that
     /// nothing else tells what a file was.
     pub(crate) fn is_likely(bytes: &[u8; GROUP_HEADER_LEN], offset: u64) -> bool {

@@ -9,7 +9,14 @@
 //! | 2 | a group with a damaged header or body | nothing, or groups that do not claim it | *suspect*: fenced |
 //! | 3 | anything | groups of this incarnation that do not claim it | *suspect*: fenced |
 //! | 4 | anything | a valid group that says it was durable | *corruption*: the log refuses |
-//! | 5 | the end of the segment | | the end of the log |
+//! | 5 | nothing of this incarnation | a group that belongs to this segment, and to another place, with records that are missing | *suspect*: fenced |
+//! | 6 | the end of the segment | | the end of the log |
+//!
+//! Case 5 is a write that went astray in its file. Had it landed in front, on what had been written before, it would
+//! be missed there (case 4, or 2 if it took the last group that nothing claims), or as the header of the
+//! segment (`survey`). So of a write that lands elsewhere in its file it is always known that
+//! something is missing, although its own place looks like one that was never written. Nothing on this
+//! disk tells of a write that landed in no segment's file, or nowhere: that is a disk that lies about a sync.
 //!
 //! "Fenced" means that the next group opens a fresh segment whose header names the first lost
 //! position: the torn bytes are void and are never written over. A torn tail of a crash and rot in the
@@ -227,6 +234,11 @@ fn look_on(segment: &Segment, header: &SegmentHeader, scan: &mut Scan, window: &
             }
             Err(refusal @ GroupRefusal::Unknown { .. }) => {
                 scan.unknown.get_or_insert((offset, refusal));
+            }
+            // What is missing at its own place stands here: see the module's documentation.
+            Err(GroupRefusal::Misplaced { .. }) => {
+                let astray = GroupHeader::decode_astray(bytes, header.log_id);
+                scan.residue |= astray.is_some_and(|group| group.end() > scan.next);
             }
             Err(_) => {}
         }

@@ -4,7 +4,8 @@
 //! preparation was cut off: they have no header, and no group that is newer than all others. A segment that
 //! was put to use had its header and its length, durably, before it took a group. The write of a header
 //! may also have gone astray and left an old one, whole: so the first group of every segment but the
-//! newest is looked at, and must not be newer than the newest header.
+//! newest is looked at, and must not be newer than the newest header. The write that went astray may as well
+//! be that of a group, and have landed on the header.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -87,7 +88,7 @@ fn check_unheaded(
     error: &mut Option<Error>,
 ) -> Result<()> {
     let mut window = Window::new();
-    let mut offset = GROUPS_START;
+    let mut offset = 0;
     while offset < segment.len {
         check_block(segment, offset, newest, &mut window, error)?;
         offset += BLOCK_LEN;
@@ -110,8 +111,7 @@ fn check_block(
     let incarnation = crate::frame::u64_at(bytes, 8);
     let is_needed = match newest {
         Some((log_id, last)) => {
-            let group = GroupHeader::decode(bytes, log_id, incarnation, offset);
-            group.is_ok() && incarnation > last
+            incarnation > last && GroupHeader::decode_astray(bytes, log_id).is_some()
         }
         // Nothing else tells whether this was the log: when in doubt it was.
         None => GroupHeader::is_likely(bytes, offset),
