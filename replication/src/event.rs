@@ -110,6 +110,16 @@ pub enum Outcome {
         /// at the same places.
         term: Term,
     },
+    /// What became of accepted entries is not told here any more: a snapshot, which this replica got when
+    /// others led, took the place of the state, and their answers, if they were executed, are not in it.
+    Unknown {
+        /// The first of them.
+        first: Index,
+        /// The index after the last.
+        end: Index,
+        /// The term in which they were accepted.
+        term: Term,
+    },
     /// This replica's role, term or leader has changed.
     RoleChanged {
         /// The role now.

@@ -26,7 +26,8 @@
 //!
 //! **Who promises what.** An entry is `Accepted` when it stands in the leader's log, and done when an
 //! entry with its index *and its term* is applied. If another entry takes its place it is
-//! `Overwritten` and will never be executed. What was `Refused` was never proposed. Between accepted
+//! `Overwritten` and will never be executed. If a snapshot takes the place of the state before, it is
+//! `Unknown`. What was `Refused` was never proposed. Between accepted
 //! and applied the outcome is unknown, and only a session makes a retry safe.
 //!
 //! **Beyond the first sketch of this interface**, for who builds against it: `Outcome::Overwritten` names the

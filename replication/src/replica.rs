@@ -253,7 +253,7 @@ impl Replica {
         if let Some(index) = ready.snapshot {
             self.install_snapshot(index, output)?;
             self.committed = self.committed.max(index);
-            self.watermarks.applied(index, self.consensus.log(), output);
+            self.watermarks.restored(index, self.consensus.log(), output);
         }
         self.committed = self.committed.max(ready.committed.unwrap_or_default());
         if canary::is_on(canary::APPLIED_BEFORE_COMMITTED) {

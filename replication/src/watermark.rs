@@ -71,6 +71,16 @@ impl Watermarks {
     /// will. Only now: an entry that was dropped here may still come back from another replica, until
     /// another one is committed in its place.
     pub(crate) fn applied(&mut self, applied: Index, log: &Log, output: &mut Output) {
+        self.settle(applied, log, false, output);
+    }
+
+    /// A snapshot has taken the place of the state. What was accepted up to its index is not going to be
+    /// applied here, and whether it was executed is said only where its terms tell that it was not.
+    pub(crate) fn restored(&mut self, index: Index, log: &Log, output: &mut Output) {
+        self.settle(index, log, true, output);
+    }
+
+    fn settle(&mut self, applied: Index, log: &Log, is_restored: bool, output: &mut Output) {
         // Ranges of different terms overlap: what was lost in one may have been proposed anew in another.
         for range in &mut self.accepted {
             let known = range.end.min(applied.0 + 1);
@@ -85,8 +95,14 @@ impl Watermarks {
                     (false, lost) => lost,
                 };
             }
+            let term = Term(range.term);
+            let kept = lost.map_or(known, |(first, _)| first);
+            if is_restored && range.first < kept {
+                let (first, end) = (Index(range.first), Index(kept));
+                output.outcomes.push(Outcome::Unknown { first, end, term });
+            }
             if let Some((first, end)) = lost {
-                let (first, end, term) = (Index(first), Index(end), Term(range.term));
+                let (first, end) = (Index(first), Index(end));
                 output.outcomes.push(Outcome::Overwritten { first, end, term });
             }
             range.first = range.first.max(known);

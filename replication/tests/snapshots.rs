@@ -5,7 +5,8 @@ mod common;
 
 use common::{Cluster, options, voters};
 use strandline_replication::{
-    Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Request, open_session_entry,
+    Event, Member, MemberRole, MembershipChange, Options, Outcome, ReplicaId, Request,
+    open_session_entry,
 };
 
 /// Small logs: whoever is away for a while needs a snapshot.
@@ -136,4 +137,37 @@ fn the_table_of_sessions_is_in_the_snapshot() {
     cluster.rounds(5);
     cluster.converge();
     assert_eq!(cluster.executions(away, b"once"), before);
+}
+
+/// A deposed leader that gets a snapshot said nothing of what it had accepted and others had committed:
+/// who waited for that waited for ever.
+#[test]
+fn what_a_snapshot_replaces_is_said_to_be_unknown() {
+    let mut cluster = cluster(4);
+    let leader = cluster.elect();
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    // The first entry reaches the others, and their answers do not come back.
+    for other in &others {
+        cluster.cut.insert((*other, leader));
+    }
+    let kept = cluster.propose(leader, &[b"kept"]);
+    cluster.deliver();
+    cluster.turn_disks();
+    cluster.isolate(leader);
+    let lost = cluster.propose(leader, &[b"lost"]);
+    cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != leader));
+    let second = cluster.leader().unwrap();
+    leave_behind(&mut cluster, second, leader);
+    cluster.heal();
+    cluster.converge();
+    let at = |token: u64| cluster.taken[&token][0].index;
+    let outcomes = &cluster.nodes[&leader].outcomes;
+    let unknown = outcomes.iter().any(|outcome| {
+        matches!(outcome, Outcome::Unknown { first, end, .. } if (first.0..end.0).contains(&at(kept)))
+    });
+    let overwritten = outcomes.iter().any(
+        |outcome| matches!(outcome, Outcome::Overwritten { first, .. } if first.0 == at(lost)),
+    );
+    assert!(unknown && overwritten, "{outcomes:?}");
+    assert_eq!(cluster.history[&at(kept)].1, b"kept");
 }

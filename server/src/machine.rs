@@ -248,6 +248,9 @@ impl EngineMachine for Machine {
             self.shared.cache.finish_write(written);
         }
         self.shared.cache.clear();
+        // In a running replica that is a snapshot from another leader: what waits here was accepted before,
+        // and whoever is not told now would wait until a deadline.
+        self.answers.give_up(UNKNOWN_REPLY);
         Ok(())
     }
 }
@@ -370,5 +373,46 @@ pub fn dead_key(read: &dyn Read, databases: &Databases, from: &[u8]) -> Result<O
         }
         let Some(next) = space.checked_add(1) else { return Ok(None) };
         start = key::space_prefix(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::Protocol;
+    use crate::submission::{Mailbox, Run, Submissions};
+
+    /// Who had proposed something to a leader that was deposed and got a snapshot waited until a deadline.
+    /// And whoever read there was answered from a cache of what had been before it.
+    #[test]
+    fn a_snapshot_answers_who_waits_and_empties_the_cache() {
+        let submissions = Arc::new(Submissions::default());
+        let shared = Arc::new(Shared::default());
+        shared.cache.set_len_max(1 << 20);
+        let mut machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
+        let data_key = key::data_key(0, b"k");
+        shared.cache.begin_write(&data_key);
+        shared.cache.finish_write(cache::Entry::new(&data_key, None));
+        assert!(matches!(shared.cache.find(&data_key), cache::Found::Hit(None)));
+        let mailbox = Arc::new(Mailbox::default());
+        submissions.lock().push_back(Run {
+            first: Index(7),
+            term: 3,
+            count: 2,
+            answered: 0,
+            protocol: Protocol::Resp2,
+            session: 1,
+            number: 1,
+            cost: 0,
+            replies: Vec::new(),
+            mailbox: mailbox.clone(),
+        });
+        let state = machine.state();
+        machine.restore(&state).unwrap();
+        assert!(matches!(shared.cache.find(&data_key), cache::Found::Miss(_)));
+        let mut runs = Vec::new();
+        mailbox.take(&mut runs);
+        assert_eq!(runs.len(), 1);
+        assert_eq!(runs[0].replies, UNKNOWN_REPLY.repeat(2));
     }
 }

@@ -288,6 +288,10 @@ impl Simulation {
             Outcome::Overwritten { first, end, term } => {
                 self.overwritten(id, *first, *end, term.0);
             }
+            Outcome::Unknown { first, end, term } => {
+                // Its client is not told, and tries again when its patience ends.
+                self.take_waiting(id, *first, *end, term.0);
+            }
             Outcome::RoleChanged { role: Role::Leader, term, .. } => {
                 self.coup_elected(id);
                 return self.leaders.elected(*term, id, self.nodes[&id].life);
@@ -299,14 +303,18 @@ impl Simulation {
     }
 
     fn overwritten(&mut self, id: ReplicaId, first: Index, end: Index, term: u64) {
-        let waiting = self.nodes[&id].waiting.range((first, 0)..(end, 0));
-        let of_term = waiting.filter(|((_, accepted_in), _)| *accepted_in == term);
-        let lost: Vec<Index> = of_term.map(|((index, _), _)| *index).collect();
-        for index in lost {
-            if let Some(token) = self.node(id).waiting.remove(&(index, term)) {
-                self.reply(token, Reply::Refused { leader: None });
-            }
+        for token in self.take_waiting(id, first, end, term) {
+            self.reply(token, Reply::Refused { leader: None });
         }
+    }
+
+    /// Attempts whose entries a replica accepted at these indexes in this term: nobody waits for them
+    /// any more.
+    fn take_waiting(&mut self, id: ReplicaId, first: Index, end: Index, term: u64) -> Vec<u64> {
+        let waiting = &mut self.node(id).waiting;
+        let there = waiting.range((first, 0)..(end, 0)).map(|(place, _)| *place);
+        let places: Vec<(Index, u64)> = there.filter(|(_, of)| *of == term).collect();
+        places.iter().filter_map(|place| waiting.remove(place)).collect()
     }
 
     /// Everything up to here is applied: nobody waits for it any more.

@@ -468,8 +468,11 @@ impl Driver {
                 self.group.post(self.replica.status());
                 self.forwarded.forget(Instant::now(), leader);
             }
-            // Applied entries answer for themselves; the board tells the watermarks.
-            Outcome::Overwritten { .. } | Outcome::Committed(_) | Outcome::Everywhere(_) => {}
+            // Applied entries answer for themselves, and a restored state for those that it replaced; the board tells the watermarks.
+            Outcome::Overwritten { .. }
+            | Outcome::Unknown { .. }
+            | Outcome::Committed(_)
+            | Outcome::Everywhere(_) => {}
         }
     }
 }
