@@ -1,4 +1,42 @@
 //! An ordered, durable, checksummed sequence of records on one disk.
+//!
+//! [`Wal`] is the log. Threads append and [`wait`](Wal::wait); those who do not want to hold a thread
+//! [`submit`](Wal::submit) and poll or are called back:
+//!
+//! ```
+//! use strandline_wal::{Options, Wal, disk::RealDisk};
+//! use std::{future::Future, pin::pin, sync::Arc, task::{Context, Poll, Wake, Waker}};
+//!
+//! # struct Unpark(std::thread::Thread);
+//! # impl Wake for Unpark { fn wake(self: Arc<Self>) { self.0.unpark(); } }
+//! # fn block_on<F: Future>(future: F) -> F::Output {
+//! #     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+//! #     let mut future = pin!(future);
+//! #     loop {
+//! #         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+//! #             Poll::Ready(output) => return output,
+//! #             Poll::Pending => std::thread::park(),
+//! #         }
+//! #     }
+//! # }
+//! # let dir = std::env::temp_dir().join(format!("strandline-lib-{}", std::process::id()));
+//! # let disk = Arc::new(RealDisk::open(&dir, None)?);
+//! # let (wal, _) = Wal::open(disk, &dir, Options { segment_size: 1 << 20, ..Options::default() })?;
+//! let work = async {
+//!     let first = wal.submit(&[b"a record"])?; // taken, with its place; not durable yet
+//!     let second = wal.submit(&[b"another"])?;
+//!     second.await?; // both are on disk: durability has no gaps
+//!     assert!(first.is_durable());
+//!     strandline_wal::Result::Ok(())
+//! };
+//! block_on(work)?; // any executor
+//! # wal.close()?;
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! An event loop opens the log with [`Options::events`] and drives it by [`Wal::pump`] whenever
+//! [`Wal::completion_fd`] is readable. `examples/futures.rs` runs a thousand writers on one thread.
 
 mod ahead;
 pub mod canary;
@@ -11,6 +49,7 @@ pub mod frame;
 mod group;
 mod histogram;
 mod housekeeping;
+mod notifier;
 mod options;
 mod pacing;
 mod plan;
@@ -26,6 +65,7 @@ mod segment;
 mod stats;
 mod stepped;
 mod survey;
+mod ticket;
 mod verify;
 mod waiters;
 mod wal;
@@ -42,6 +82,7 @@ pub use repair::Repaired;
 pub use scrub::{Damage, Scrub};
 pub use segment::{SegmentHeader, SegmentId};
 pub use stats::Stats;
+pub use ticket::Ticket;
 pub use verify::{Verification, verify};
 pub use wal::{DurableHook, Wal};
 

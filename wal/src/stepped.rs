@@ -72,7 +72,7 @@ impl Wal {
 }
 
 impl Shared {
-    fn pump(&self) -> Result<()> {
+    pub(crate) fn pump(&self) -> Result<()> {
         let mut heir = None;
         let result = loop {
             self.poll();

@@ -29,6 +29,7 @@ use std::thread::Thread;
 use rustix::thread::futex;
 
 use crate::Lsn;
+use crate::ticket::Task;
 
 /// Why a thread was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,7 @@ struct Bunked {
 pub(crate) struct Taken {
     sleepers: Vec<Arc<Sleeper>>,
     bunks: Vec<Arc<Bunk>>,
+    tasks: Vec<(Lsn, Arc<Task>)>,
 }
 
 impl Taken {
@@ -157,6 +159,7 @@ impl Taken {
     pub(crate) fn wake(self, reason: Reason) {
         self.sleepers.iter().for_each(|sleeper| sleeper.wake(reason));
         self.bunks.iter().for_each(|bunk| bunk.wake(reason));
+        self.tasks.iter().for_each(|(lsn, task)| task.end(*lsn, reason == Reason::Settled));
     }
 }
 
@@ -167,6 +170,8 @@ pub(crate) struct Waiters {
     positions: VecDeque<(Lsn, Arc<Sleeper>)>,
     /// The others of each group, in the order of positions.
     bunks: VecDeque<Bunked>,
+    /// Futures and callbacks, in the order of positions. They never lead.
+    tasks: VecDeque<(Lsn, Arc<Task>)>,
     /// Threads parked in [`Wal::lead`](crate::Wal::lead).
     leaders: Vec<Arc<Sleeper>>,
     /// Threads that were told to lead and have not looked yet.
@@ -220,12 +225,19 @@ impl Waiters {
         Bed::Own(sleeper)
     }
 
+    /// A task waits for `lsn`.
+    pub(crate) fn add_task(&mut self, lsn: Lsn, task: Arc<Task>) {
+        let before = self.tasks.iter().rposition(|(other, _)| *other <= lsn);
+        self.tasks.insert(before.map_or(0, |at| at + 1), (lsn, task));
+    }
+
     /// Takes out everybody, to be told to look again.
     pub(crate) fn take_all(&mut self) -> Taken {
         let waiting = self.positions.drain(..).map(|(_, sleeper)| sleeper);
         Taken {
             sleepers: waiting.chain(self.leaders.drain(..)).collect(),
             bunks: self.bunks.drain(..).filter_map(|bunked| bunked.bunk).collect(),
+            tasks: self.tasks.drain(..).collect(),
         }
     }
 
@@ -233,10 +245,12 @@ impl Waiters {
     pub(crate) fn take_settled(&mut self) -> Taken {
         let settled = self.settled;
         let count = self.positions.partition_point(|(lsn, _)| *lsn <= settled);
+        let tasks = self.tasks.partition_point(|(lsn, _)| *lsn <= settled);
         let bunks = self.bunks.partition_point(|bunked| bunked.upto <= settled);
         Taken {
             sleepers: self.positions.drain(..count).map(|(_, sleeper)| sleeper).collect(),
             bunks: self.bunks.drain(..bunks).filter_map(|bunked| bunked.bunk).collect(),
+            tasks: self.tasks.drain(..tasks).collect(),
         }
     }
 

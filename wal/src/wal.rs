@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::core::{Core, InUse, Refused};
 use crate::disk::{Disk, Lock, WriteQueue};
 use crate::group::Framed;
+use crate::notifier::Notifier;
 use crate::reader::Reader;
 use crate::record::{Kind, encode_header};
 use crate::recovery::{self, Recovery};
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Box<dyn WriteQueue>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
+    /// Where callbacks run.
+    pub(crate) notifier: Arc<Notifier>,
     /// Called when the durable position has grown.
     pub(crate) hook: std::sync::OnceLock<DurableHook>,
     /// The number of the next segment file; held while spares are made.
@@ -80,6 +83,8 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub core: Core,
     pub waiters: Waiters,
+    /// Whether futures or callbacks have been used, and threads started for them.
+    pub has_tasks: bool,
     /// Whether the disk was full when a spare was last made.
     pub is_full: bool,
     /// Whether housekeeping has been told that there is something to do.
@@ -135,6 +140,7 @@ impl Wal {
             state: Mutex::new(State {
                 core,
                 waiters: Waiters::new(recovery.last),
+                has_tasks: false,
                 is_full: false,
                 housekeeping_told: false,
                 housekeeper: None,
@@ -142,6 +148,7 @@ impl Wal {
             queue,
             disk,
             dir: dir.to_path_buf(),
+            notifier: Arc::default(),
             hook: std::sync::OnceLock::new(),
             next_segment: Mutex::new(next_segment),
             layout: Mutex::new(()),
@@ -470,6 +477,7 @@ impl Shared {
         }
         drop(state);
         all.wake(Reason::Look);
+        self.notifier.close();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         marked.and(failure.map_or(Ok(()), Err))
     }
