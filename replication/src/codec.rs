@@ -76,6 +76,15 @@ pub fn encode(envelope: &Envelope, out: &mut Vec<u8>) {
 ///
 /// [`Error::Message`] says what is wrong where.
 pub fn decode(bytes: &[u8]) -> Result<Envelope> {
+    decode_shared(&Bytes::copy_from_slice(bytes))
+}
+
+/// As [`decode`], without copying: entries and parts of files share the memory of the message.
+///
+/// # Errors
+///
+/// As for [`decode`].
+pub fn decode_shared(bytes: &Bytes) -> Result<Envelope> {
     if bytes.len() < ENVELOPE_HEADER_LEN {
         return Err(refused(0, format!("{} bytes are no message", bytes.len())));
     }
@@ -348,7 +357,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Reads field by field.
 struct Fields<'a> {
-    bytes: &'a [u8],
+    bytes: &'a Bytes,
     at: usize,
 }
 
@@ -406,7 +415,7 @@ impl Fields<'_> {
             return Err(refused(self.at, format!("{len} bytes are announced, fewer follow")));
         };
         self.at += len;
-        Ok(Bytes::copy_from_slice(bytes))
+        Ok(self.bytes.slice_ref(bytes))
     }
 
     fn membership(&mut self) -> Result<Membership> {

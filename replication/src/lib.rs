@@ -41,6 +41,7 @@ mod consensus;
 mod error;
 mod event;
 mod hard_state;
+mod lag;
 mod log;
 mod machine;
 mod membership;
@@ -58,7 +59,7 @@ mod terms;
 mod validate;
 mod watermark;
 
-pub use codec::{ENVELOPE_HEADER_LEN, decode, encode, frame_len};
+pub use codec::{ENVELOPE_HEADER_LEN, decode, decode_shared, encode, frame_len};
 pub use error::{Error, Result};
 pub use event::{Event, Outcome, Output, Refusal, Request};
 pub use hard_state::{Doubt, HardState, inspect_hard_state};

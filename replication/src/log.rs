@@ -43,6 +43,8 @@ pub(crate) struct Log {
     last: u64,
     /// Bytes of all entries ever seen here; the cache's entries say where each ends.
     bytes: u64,
+    /// Where entries end in that count, now and then, for those that are not in the cache any more.
+    marks: VecDeque<(u64, u64)>,
 }
 
 struct Cached {
@@ -84,6 +86,7 @@ impl Log {
             has_threads,
             last: db.flushed().0,
             bytes: 0,
+            marks: VecDeque::new(),
             db,
         };
         log.drop_if_foreign()?;
@@ -119,6 +122,7 @@ impl Log {
         self.last = self.db.log().last().0;
         self.terms = terms;
         self.cache.clear();
+        self.marks.clear();
         self.memberships.clear();
         self.cursors.borrow_mut().clear();
     }
@@ -196,6 +200,7 @@ impl Log {
         self.last = index;
         self.bytes += u64::try_from(payload.len()).expect("a length fits 64 bits");
         self.cache.push_back(Cached { payload, end: self.bytes });
+        self.mark();
         Ok(())
     }
 
@@ -220,8 +225,10 @@ impl Log {
         assert!(self.is_idle(), "a truncation would wait for the disk");
         let kept = (last + 1).saturating_sub(self.cache_first());
         self.cache.truncate(usize::try_from(kept).expect("it is in memory"));
-        self.bytes = self.cache.back().map_or(self.bytes, |newest| newest.end);
         self.terms.truncate(last);
+        self.marks.truncate(self.marks.partition_point(|(index, _)| *index <= last));
+        let marked = self.marks.back().map_or(self.bytes, |(_, end)| *end);
+        self.bytes = self.cache.back().map_or(marked, |newest| newest.end);
         self.last = self.last.min(last);
         self.memberships.retain(|index, _| *index <= last);
         self.cursors.borrow_mut().clear();
@@ -279,6 +286,8 @@ impl Log {
                     None => break,
                 },
             };
+            // Entries are handed on in the memory that they were read in: of a sealed segment, its map.
+            let memory = Bytes::from_owner(records.clone());
             for record in records.iter() {
                 let (lsn, record) = record.map_err(damaged)?;
                 if lsn.0 < cursor.next {
@@ -289,7 +298,7 @@ impl Log {
                     cursor.records = Some(records.clone());
                     break 'filled;
                 }
-                entries.push(Bytes::copy_from_slice(record.payload));
+                entries.push(memory.slice_ref(record.payload));
                 cursor.next += 1;
             }
         }
@@ -300,32 +309,44 @@ impl Log {
         Ok(entries)
     }
 
-    /// About how many bytes of entries follow this one.
+    /// About how many bytes of entries follow this one: to within [`MARK_EVERY`], as far back as this
+    /// replica has seen them come since it was opened; what lies before that counts as if entries were
+    /// alike.
     pub(crate) fn bytes_after(&self, index: u64) -> u64 {
-        let cached = self.cache_first();
-        let start = match index.checked_sub(cached) {
-            Some(at) => usize::try_from(at).ok().and_then(|at| self.cache.get(at)),
-            None => None,
-        };
-        match start {
-            Some(entry) => self.bytes - entry.end,
-            None if index >= self.last() => 0,
-            // What is no longer in memory is counted as if entries were alike.
+        let cached = index.checked_sub(self.cache_first());
+        let cached = cached.and_then(|at| self.cache.get(usize::try_from(at).ok()?));
+        if let Some(entry) = cached {
+            return self.bytes - entry.end;
+        }
+        if index >= self.last() {
+            return 0;
+        }
+        let at = self.marks.partition_point(|(marked, _)| *marked <= index);
+        match at.checked_sub(1).and_then(|at| self.marks.get(at)) {
+            Some((_, end)) => self.bytes - end,
             None => {
-                let known = self.cache.len().max(1);
-                let mean = self.cached_bytes() / u64::try_from(known).expect("it is in memory");
-                (self.last() - index).saturating_mul(mean.max(ENTRY_LEN_MIN))
+                let (known, end) = self.marks.front().copied().unwrap_or((self.last, self.bytes));
+                let seen = (self.last - known).max(1);
+                let mean = ((self.bytes - end) / seen).max(ENTRY_LEN_MIN);
+                (self.bytes - end).saturating_add((known - index).saturating_mul(mean))
             }
         }
     }
 
-    fn cached_bytes(&self) -> u64 {
-        self.cache.front().map_or(0, |oldest| {
-            let len = u64::try_from(oldest.payload.len()).expect("a length fits 64 bits");
-            self.bytes - oldest.end + len
-        })
+    /// Remembers where in the count of bytes an entry ends, now and then.
+    fn mark(&mut self) {
+        if self.marks.back().is_none_or(|(_, end)| self.bytes - end >= MARK_EVERY) {
+            self.marks.push_back((self.last, self.bytes));
+        }
+        let first = self.db.log().first().0;
+        while self.marks.get(1).is_some_and(|(index, _)| *index < first) {
+            self.marks.pop_front();
+        }
     }
 }
+
+/// So many bytes of entries lie between two marks: a thousand of them for a gigabyte.
+const MARK_EVERY: u64 = 1 << 20;
 
 /// The shortest entry: a header.
 const ENTRY_LEN_MIN: u64 = {
@@ -337,4 +358,56 @@ const ENTRY_LEN_MIN: u64 = {
 fn damaged(refusal: impl std::fmt::Display) -> Error {
     let reason = refusal.to_string();
     strandline_engine::Error::Malformed { what: "log record", offset: 0, reason }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use strandline_engine::{Changes, Commit, DbOptions, EntryHeader, Machine};
+    use strandline_wal::disk::SimulatedDisk;
+
+    use super::*;
+
+    struct NoCommands;
+
+    impl Machine for NoCommands {
+        fn apply(&mut self, _: &Entry<'_>, _: &mut Changes<'_>) -> strandline_engine::Result<()> {
+            panic!("nothing is committed")
+        }
+    }
+
+    fn payload(len: usize) -> Bytes {
+        let header = EntryHeader { term: 1, ..EntryHeader::of_kind(EntryKind::COMMAND) };
+        let mut payload = header.encode().to_vec();
+        payload.resize(len, 7);
+        Bytes::from(payload)
+    }
+
+    /// Large entries first, then small ones: counted as if they were alike, the lag was off by far.
+    #[test]
+    fn lag_in_bytes_is_right_beyond_what_is_in_memory() {
+        let options =
+            DbOptions { commit: Commit::WhenTold, background: false, ..DbOptions::default() };
+        let disk = SimulatedDisk::new(1);
+        let db = Db::open_with(disk, Path::new("/store"), options, Box::new(NoCommands)).unwrap();
+        let mut log = Log::open(db, Terms::default(), false).unwrap();
+        let mut ends = vec![0];
+        for (len, count) in [(64 << 10, 64), (1 << 10, 24 << 10)] {
+            for batch in vec![payload(len); count].chunks(64) {
+                assert_eq!(log.append(batch).unwrap(), Appended::Done);
+                log.db().log().sync().unwrap();
+                ends.extend(batch.iter().map(|_| 0));
+                for at in ends.len() - batch.len()..ends.len() {
+                    ends[at] = ends[at - 1] + u64::try_from(len).unwrap();
+                }
+            }
+        }
+        assert!(log.cache_first() > 64, "the large ones are not in memory");
+        let all = ends[ends.len() - 1];
+        for (index, end) in (0..).zip(&ends).step_by(50) {
+            let (told, right) = (log.bytes_after(index), all - end);
+            assert!(told.abs_diff(right) <= MARK_EVERY + (64 << 10), "{index}: {told}, {right}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use strandline_wal::{Tail, canary};
 
 use crate::consensus::Consensus;
 use crate::hard_state::{HardState, HardStateFile};
+use crate::lag::Lag;
 use crate::log::Log;
 use crate::machine::{ReplicatedMachine, Shared};
 use crate::read::Reads;
@@ -55,6 +56,7 @@ impl Replica {
         Ok(Self {
             reads: Reads::new(options.id, state.openings),
             watermarks: Watermarks::new(committed),
+            lag: Lag::default(),
             refusals: Refusals::default(),
             rejoin: Rejoin::new(options.seed, state.openings),
             sender: Sender::default(),

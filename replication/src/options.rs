@@ -33,8 +33,9 @@ pub struct Options {
     /// How many bytes of log are kept for members that lag; one that needs more gets a snapshot.
     /// 1 GiB.
     pub retention_bytes_max: u64,
-    /// A leader refuses writes while half the voters or more lag by more than so many bytes of log; no
-    /// limit by default.
+    /// A leader refuses proposals, as overloaded, while a voter that was in step lags by more than so many
+    /// bytes of log: it waits for the slow, not for the dead. No limit by default, because with one the
+    /// slowest sets the pace.
     pub lag_bytes_max: Option<u64>,
     /// How many bytes of snapshots are sent per tick. 4 MiB.
     pub snapshot_bytes_per_tick: u32,

@@ -103,17 +103,8 @@ impl Replica {
         let is_overloaded = self.stalled.is_some()
             || self.db().stalled()
             || uncommitted >= self.options.uncommitted_len_max
-            || self.lags_too_far();
+            || self.lag.is_over(&self.consensus, self.options.lag_bytes_max);
         is_overloaded.then_some(Refusal::Overloaded)
-    }
-
-    /// Whether a majority lags by more than the settings allow.
-    fn lags_too_far(&self) -> bool {
-        let Some(lag_max) = self.options.lag_bytes_max else { return false };
-        let log = self.consensus.log();
-        let voters: Vec<_> = self.consensus.progress().into_iter().filter(|p| p.votes).collect();
-        let behind = voters.iter().filter(|peer| log.bytes_after(peer.matched) > lag_max).count();
-        2 * behind >= voters.len() && behind > 0
     }
 
     /// What is wrong with entries, if anything is.

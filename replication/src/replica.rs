@@ -19,6 +19,7 @@ use strandline_wal::canary;
 
 use crate::consensus::{Consensus, Ready};
 use crate::hard_state::{HardState, HardStateFile};
+use crate::lag::Lag;
 use crate::log::Appended;
 use crate::machine::Shared;
 use crate::message::{Body, Message};
@@ -38,6 +39,7 @@ pub struct Replica {
     pub(crate) options: Options,
     pub(crate) reads: Reads,
     pub(crate) watermarks: Watermarks,
+    pub(crate) lag: Lag,
     pub(crate) refusals: Refusals,
     pub(crate) rejoin: Rejoin,
     pub(crate) sender: Sender,
@@ -127,6 +129,7 @@ impl Replica {
         let patience = 2 * u64::from(self.options.heartbeat_ticks);
         let again = self.reads.tick(patience);
         self.watermarks.tick(&self.consensus);
+        self.lag.tick(&self.consensus, self.options.lag_bytes_max);
         // A replica whose disk does not keep up lets others lead, and must not decide alone.
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
         if self.stalled.is_some() || waits && !self.consensus.is_leader() {

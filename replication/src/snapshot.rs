@@ -168,6 +168,15 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether most of the log is there only because a checkpoint is being sent.
+    fn is_mostly_pinned(&self) -> bool {
+        let log = self.consensus.log();
+        let after = |index: Index| log.bytes_after(index.0);
+        let pinned = self.sender.pinned().map_or(0, after);
+        let pinned = pinned.saturating_sub(after(self.db().flushed()));
+        pinned.saturating_mul(2) > log.bytes_after(log.first())
+    }
+
     /// Lets go of the part of the log that nobody needs: what is in tables, and, as long as the log is
     /// not too large, no peer lacks. A follower keeps what fits, in case it leads one day.
     fn trim(&mut self) {
@@ -182,7 +191,7 @@ impl Replica {
         let len = segments.saturating_mul(self.options.db.wal.segment_size);
         let len_max = self.options.retention_bytes_max;
         let is_large = len > len_max;
-        if len > len_max.saturating_mul(PINNED_LOGS_MAX) {
+        if len > len_max.saturating_mul(PINNED_LOGS_MAX) && self.is_mostly_pinned() {
             self.give_up_sending();
         }
         let mut keep_after = self.db().flushed();

@@ -18,7 +18,7 @@ use strandline_wal::disk::{RealDisk, Rung};
 use crate::auth;
 use crate::backup::follower;
 use crate::clock::Randomness;
-use crate::cluster::driver::Driver;
+use crate::cluster::driver::{Driver, TICK};
 use crate::cluster::group::{Group, Input};
 use crate::cluster::members::Shelf;
 use crate::cluster::{self, Book, Inbox, Nodes, Peers, Secret, Security};
@@ -167,6 +167,7 @@ fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Nod
     let listener = Peers::bind(&nodes)
         .map_err(|source| Error::Peers { address: nodes.own().peer_address.clone(), source })?;
     let joins = config.is_on("join");
+    let options = strandline_replication::Options { db: options, ..limits(&config) };
     let open = |dir: &Path| open_replica(dir, options, (nodes, joins), (security, tls), listener);
     start_listening(config, listeners, open)
 }
@@ -191,17 +192,29 @@ impl Opened {
 /// machine to be late in, and a third of a second at the most for writes to stand still.
 const ELECTION_TICKS: u32 = 15;
 const HEARTBEAT_TICKS: u32 = 3;
-/// 50 MB/s: a snapshot leaves most of disk and network to the service.
-const SNAPSHOT_BYTES_PER_TICK: u32 = 512 << 10;
+
+/// How much is kept for nodes that lag, and what is done about them.
+fn limits(config: &Config) -> strandline_replication::Options {
+    let bytes = |name| u64::try_from(config.size(name)).unwrap_or(u64::MAX);
+    let ticks_per_second = u64::try_from(1000 / TICK.as_millis()).unwrap_or(1);
+    let rate = bytes("snapshot-rate") / ticks_per_second;
+    strandline_replication::Options {
+        retention_bytes_max: bytes("retention-bytes-max"),
+        lag_bytes_max: Some(bytes("lag-bytes-max")).filter(|bound| *bound > 0),
+        snapshot_bytes_per_tick: u32::try_from(rate).unwrap_or(u32::MAX).max(1),
+        ..strandline_replication::Options::default()
+    }
+}
 
 fn open_replica(
     dir: &Path,
-    db: DbOptions,
+    options: strandline_replication::Options,
     (nodes, joins): (Nodes, bool),
     (security, tls): (Security, Option<tls::Tls>),
     listener: std::net::TcpListener,
 ) -> Result<Opened> {
-    let disk = Arc::new(RealDisk::open(dir, db.rung).map_err(strandline_engine::Error::from)?);
+    let disk =
+        Arc::new(RealDisk::open(dir, options.db.rung).map_err(strandline_engine::Error::from)?);
     let member = |node: &cluster::Node| Member {
         id: node.id,
         role: if node.is_witness { MemberRole::Witness } else { MemberRole::Voter },
@@ -216,10 +229,8 @@ fn open_replica(
         members,
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
-        snapshot_bytes_per_tick: SNAPSHOT_BYTES_PER_TICK,
         seed: Randomness::new().draw(),
-        db,
-        ..strandline_replication::Options::default()
+        ..options
     };
     let (store, committing, undriven) =
         Store::open_replica(disk.clone(), dir, options, nodes.clone()).map_err(Error::Replica)?;

@@ -68,6 +68,14 @@ impl Records {
     }
 }
 
+/// The memory in which the records lie, headers and all: what an iteration yields are parts of it. For
+/// who hands payloads on without copying them.
+impl AsRef<[u8]> for Records {
+    fn as_ref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.body.clone()]
+    }
+}
+
 /// Where a group is to be read from.
 enum Source {
     Recent(group::Group),

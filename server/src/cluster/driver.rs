@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use strandline_engine::{EntryHeader, Index, keyspace_create_entry};
 use strandline_replication::{
     Error, Event, MemberRole, Outcome, Output, PeerStatus, Refusal, Replica, ReplicaId, Role, Term,
-    decode, encode,
+    decode_shared, encode,
 };
 use tokio::sync::oneshot;
 
@@ -267,7 +267,7 @@ impl Driver {
 
     fn receive(&mut self, from: ReplicaId, frame: Frame) {
         match frame {
-            Frame::Replica(bytes) => match decode(&bytes) {
+            Frame::Replica(bytes) => match decode_shared(&bytes.into()) {
                 // Who speaks is known from the link, not from what is said.
                 Ok(envelope) if envelope.from == from => self.step(Event::Received(envelope)),
                 Ok(envelope) => {
