@@ -37,11 +37,25 @@ use crate::{Error, Lsn, Options, canary};
 pub(crate) struct InUse {
     pub segment: Segment,
     pub header: SegmentHeader,
-    /// First position and offset of each group, ascending. Empty in segments sealed before the log
-    /// was opened: there readers walk from group to group.
+    /// First position and offset of some groups, ascending, [`INDEX_STEP`] apart: readers walk from one of
+    /// them. Empty in segments sealed before the log was opened: there they walk from the first group.
     pub offsets: Vec<(Lsn, u64)>,
     /// Position after the last record that counts; later ones are void. `None` while active.
     pub end: Option<Lsn>,
+}
+
+/// How far apart the groups are whose places are kept, in bytes: 16 KiB of memory for a segment of
+/// 64 MiB, however small its groups.
+const INDEX_STEP: u64 = 64 << 10;
+
+impl InUse {
+    /// A group was written; notes its place if the last one noted is far enough away.
+    pub(crate) fn note_group(&mut self, first: Lsn, offset: u64) {
+        let last = self.offsets.last().map(|(_, offset)| *offset);
+        if last.is_none_or(|last| offset >= last + INDEX_STEP) {
+            self.offsets.push((first, offset));
+        }
+    }
 }
 
 /// What became of an append.
@@ -364,7 +378,7 @@ impl Core {
         assert!(self.next_offset <= self.active.segment.len, "the plan keeps groups in segments");
         self.claimed = self.claimed.max(self.durable);
         if group.header.count > 0 {
-            self.active.offsets.push((group.header.first, offset));
+            self.active.note_group(group.header.first, offset);
         }
         self.counters.groups += 1;
         self.counters.group_bytes.record(group.header.len_on_disk());

@@ -299,10 +299,12 @@ pub(crate) fn recover(
         bytes_rewritten: proof.bytes_rewritten,
         last,
     };
+    let mut in_use = InUse { segment: active, header, offsets: Vec::new(), end: None };
+    scan.offsets.iter().for_each(|(first, offset)| in_use.note_group(*first, *offset));
     let start = Start {
         log_id: header.log_id,
         sealed,
-        active: InUse { segment: active, header, offsets: scan.offsets, end: None },
+        active: in_use,
         next_offset: proof.next_offset,
         chain: proof.chain,
         incarnation: header.incarnation,

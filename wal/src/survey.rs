@@ -57,7 +57,10 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     if newest.is_some() {
         let older = in_use.iter().rev().skip(1).map(|(segment, _)| segment);
         for segment in spares.iter().chain(older) {
-            check_block(segment, GROUPS_START, newest, &mut Window::new(), &mut None)?;
+            // One block of each: opening reads as much as there are segments, not as they are long.
+            let block_len = usize::try_from(BLOCK_LEN).expect("a small constant");
+            let mut window = Window::of_len(block_len);
+            check_block(segment, GROUPS_START, newest, &mut window, &mut None)?;
         }
     }
     for (segment, mut error) in damaged {

@@ -109,6 +109,8 @@ pub struct Counters {
     pub operations: u64,
     /// Reads, maps included.
     pub reads: u64,
+    /// Bytes that reads returned, without those of maps, which are read as they are looked at.
+    pub bytes_read: u64,
     /// Buffered writes.
     pub writes: u64,
     /// Bytes handed to buffered writes.

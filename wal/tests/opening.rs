@@ -1,0 +1,52 @@
+//! What opening a log costs: one block or two of every segment, and one segment.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::path::Path;
+
+use strandline_wal::disk::simulated::SimulatedDisk;
+use strandline_wal::{Lsn, Options, Wal};
+
+const SEGMENT: u64 = 256 << 10;
+/// A block each of the header, the first group, and the header once more where it is proven.
+const OF_EACH_SEGMENT: u64 = 3 * 4096;
+
+fn options() -> Options {
+    Options { segment_size: SEGMENT, background: false, ..Options::default() }
+}
+
+/// The same with 64 segments of 64 MiB is 4 GiB, of which 65 MiB are read.
+#[test]
+fn after_a_kill_headers_are_read_and_at_most_one_segment() {
+    for records in [100, 5000, 40_000_u64] {
+        let disk = SimulatedDisk::new(9);
+        let (wal, _) = Wal::open(disk.clone(), Path::new("/log"), options()).unwrap();
+        for number in 0..records {
+            let lsn = wal.append(&[&number.to_le_bytes()[..], &[5; 1000]].concat()).unwrap();
+            if number % 16 == 0 {
+                wal.wait(lsn).unwrap();
+            }
+        }
+        wal.sync().unwrap();
+        let segments = u64::try_from(wal.stats().segments_in_use + wal.stats().spares).unwrap();
+        disk.kill();
+        disk.restart();
+        let disk = disk.mount();
+        let before = disk.counters();
+        let (wal, recovery) = Wal::open(disk.clone(), Path::new("/log"), options()).unwrap();
+        let after = disk.counters();
+        assert_eq!(recovery.last, Lsn(records));
+        let read = after.bytes_read - before.bytes_read;
+        // The newest segment is read in slices, and what nothing proves is read once more.
+        let bound = segments * OF_EACH_SEGMENT + 2 * SEGMENT;
+        assert!(read <= bound, "{read} of {} bytes read, {bound} allowed", segments * SEGMENT);
+        println!("{segments} segments of {SEGMENT} bytes: {read} bytes read");
+        // Every position is found, although not every group's place is kept.
+        for lsn in (1..=records).step_by(997) {
+            let read = wal.reader(Lsn(lsn)).next_records().unwrap().expect("it is durable");
+            let (found, record) = read.iter().next().unwrap().unwrap();
+            assert_eq!(found, Lsn(lsn));
+            assert_eq!(record.payload[..8], (lsn - 1).to_le_bytes());
+        }
+    }
+}
