@@ -15,7 +15,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 if ! command -v redis-cli >/dev/null; then
-    echo "SKIPPED: redis-cli is missing (Debian: apt-get install redis-tools); the practices were NOT tried" >&2
+    echo "skipped: redis-cli is missing (Debian: apt-get install redis-tools): practices 1 and 2 were NOT tried" >&2
     exit 77
 fi
 if [ ! -x "$binary" ]; then
@@ -333,6 +333,13 @@ practice_2_flags() {
     expect '*role:master*' a INFO replication
     expect 'OK*' a SLAVEOF localhost "${ports[p]}"
     link_is a up
+    both_keys p a b
+    # Sides are changed as planned: the old primary follows, and b follows the old primary.
+    expect OK p FAILOVER TO 127.0.0.1 "${ports[a]}"
+    expect '*role:master*' a INFO replication
+    expect OK a SET fourth four
+    until_is four p GET fourth
+    until_is four b GET fourth
     both_keys p a b
     over
     unset REDISCLI_AUTH

@@ -71,9 +71,12 @@ impl From<strandline_engine::Error> for Ended {
 pub enum Plan {
     /// Take the entries from this one on.
     Entries(Index),
-    /// Take a copy of the whole state; what is here is a part of it, or nothing.
-    Copy,
-    /// Take a copy of the whole state, and discard what is here.
+    /// Take a copy of the whole state, as of a later entry than this: what is here is a part of it.
+    Copy {
+        /// The last entry here.
+        last: Index,
+    },
+    /// Take a copy of the whole state, and discard what is here, which is nothing or may go.
     Discard,
 }
 
@@ -116,9 +119,8 @@ pub fn plan(
     let standing = server.store.standing();
     match standing.lineage().relation(last, &hello.lineage, hello.last) {
         Relation::Prefix if last.0 + 1 >= hello.first.0 => Ok(Plan::Entries(Index(last.0 + 1))),
-        Relation::Prefix => Ok(Plan::Copy),
-        Relation::Apart { .. } if !has_keys(server) => Ok(Plan::Copy),
-        Relation::Apart { .. } if may_discard => Ok(Plan::Discard),
+        Relation::Prefix => Ok(Plan::Copy { last }),
+        Relation::Apart { .. } if may_discard || !has_keys(server) => Ok(Plan::Discard),
         Relation::Apart { common } => Err(Refusal::Apart(refusal(target, common, last, hello))),
     }
 }
@@ -193,11 +195,12 @@ fn follow(server: &Arc<Server>, order: &Order) -> Result<Never, Ended> {
         plan.map_err(|(Refusal::Circle(text) | Refusal::Apart(text))| Ended::Refused(text))?;
     match plan {
         Plan::Entries(from) => take_entries(server, order, &mut upstream, &hello, from),
-        Plan::Copy | Plan::Discard => {
-            if plan == Plan::Discard {
+        Plan::Copy { last } => take_copy(server, order, &mut upstream, last),
+        Plan::Discard => {
+            if has_keys(server) {
                 tracing::warn!(primary = %order.target, "discarding this node's data, as told");
             }
-            take_copy(server, order, &mut upstream)
+            take_copy(server, order, &mut upstream, Index(0))
         }
     }
 }
@@ -284,6 +287,8 @@ fn take_frame(
                 return Err(malformed("entries that do not follow"));
             }
             let last = db.append(&payloads, Durability::Disk)?;
+            let count = u64::try_from(payloads.len()).unwrap_or(u64::MAX);
+            assert_eq!(last.0 + 1, first.0 + count, "on a backup this thread alone appends");
             db.request(last);
             standing.heard(order.epoch, last);
         }
@@ -299,7 +304,12 @@ fn take_frame(
     Ok(())
 }
 
-fn take_copy(server: &Arc<Server>, order: &Order, upstream: &mut Upstream) -> Result<Never, Ended> {
+fn take_copy(
+    server: &Arc<Server>,
+    order: &Order,
+    upstream: &mut Upstream,
+    last: Index,
+) -> Result<Never, Ended> {
     let (standing, db) = (server.store.standing(), server.store.db());
     let (disk, dir) = server.store.place();
     upstream.ask(&["FOLLOW", "COPY", &frame::VERSION.to_string()])?;
@@ -345,6 +355,9 @@ fn take_copy(server: &Arc<Server>, order: &Order, upstream: &mut Upstream) -> Re
         return Err(upstream::Error::Malformed("the end of a copy that never began").into());
     };
     let (index, lineage) = incoming.finish(db)?;
+    if last > Index(0) && index <= last {
+        return Err(upstream::Error::Malformed("a copy that is older than what is here").into());
+    }
     if standing.stage(order.epoch, index, lineage)? {
         tracing::info!(%index, "a whole state has come: opening again with it");
         server.shutdown.ask_restart();

@@ -63,6 +63,8 @@ pub struct Standing {
     changed: Condvar,
     /// Held while the server itself appends: as a backup, or to keep house.
     appending: Mutex<()>,
+    /// Held while an order is obeyed: two at once would open the gate for each other.
+    pub orders: tokio::sync::Mutex<()>,
 }
 
 /// A name that nothing else has.
@@ -99,6 +101,7 @@ impl Standing {
             inner: Mutex::new(inner),
             changed: Condvar::new(),
             appending: Mutex::default(),
+            orders: tokio::sync::Mutex::default(),
         }
     }
 

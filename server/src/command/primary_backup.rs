@@ -93,21 +93,38 @@ pub(super) fn follow(
 /// The longest chain of backups whose members know each other.
 const PATH_LEN_MAX: usize = 16;
 
-/// `FAILOVER`: nobody here can decide alone that another node is the primary.
-pub(super) fn failover(server: &Server) -> Result {
-    let standing = server.store.standing();
-    let reason = match standing.follows() {
-        Some(_) => "ERR FAILOVER is not valid when server is a replica.",
-        None if server.store.shared().feeds.having(Index(0)) == 0 => {
-            "ERR FAILOVER requires connected replicas."
+/// How long a backup may take to catch up, unless `FAILOVER` says otherwise.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+
+/// `FAILOVER [TO host port] [TIMEOUT ms]`: a planned change of sides.
+pub(super) fn failover(args: Args<'_>) -> Result {
+    let (mut to, mut timeout) = (None, CATCH_UP_MAX);
+    let mut at = 1;
+    while at < args.len() {
+        match args.len() - at {
+            3.. if args.is(at, "to") => {
+                let words = format!("{} {}", text(args, at + 1), text(args, at + 2));
+                to = Some(Target::parse(&words).ok_or(Refusal::other("ERR Invalid master port"))?);
+                at += 3;
+            }
+            2.. if args.is(at, "timeout") => {
+                let ms = text(args, at + 1).parse().ok().filter(|ms| *ms > 0);
+                let ms = ms.ok_or(Refusal::other("ERR FAILOVER timeout must be greater than 0"))?;
+                timeout = Duration::from_millis(ms);
+                at += 2;
+            }
+            _ if args.is(at, "abort") => {
+                return Err(Refusal::other("ERR No failover in progress.").into());
+            }
+            _ if args.is(at, "force") => {
+                let text = "ERR FAILOVER FORCE is not here: it would leave acknowledged writes behind. On \
+                            the backup type REPLICAOF NO ONE";
+                return Err(Refusal::other(text).into());
+            }
+            _ => return Err(Refusal::Syntax.into()),
         }
-        None => {
-            "ERR FAILOVER needs a cluster, which elects. Here, by hand: CLIENT PAUSE 10000 WRITE and WAIT \
-             1 0 on this node, REPLICAOF NO ONE on the backup, REPLICAOF <backup's host> <port> on this \
-             node"
-        }
-    };
-    Err(Refusal::other(reason).into())
+    }
+    Ok(Next::Follow(Wish::HandOver { to, timeout }))
 }
 
 /// `ROLE`

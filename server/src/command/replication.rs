@@ -125,7 +125,7 @@ pub(super) fn failover(
     reply: &mut Reply<'_>,
 ) -> Result {
     let Some(group) = connection.server.store.group() else {
-        return primary_backup::failover(connection.server);
+        return primary_backup::failover(args);
     };
     if args.is(1, "abort") {
         return Err(Refusal::other("ERR No failover in progress.").into());

@@ -389,6 +389,27 @@ mod tests {
     }
 
     #[test]
+    fn a_primary_is_a_host_and_a_port_under_either_name() {
+        let mut config = Config::default();
+        config
+            .take_file(path(), "slaveof db1  6379\nmasterauth tide\nslave-read-only yes\n")
+            .unwrap();
+        assert_eq!((config.get("replicaof"), config.get("masterauth")), ("db1 6379", "tide"));
+        config.take_file(path(), "replicaof = [\"db2\", 7000]").unwrap();
+        assert_eq!(config.get("replicaof"), "db2 7000");
+        config.set("replicaof", "NO ONE", Origin::Command).unwrap();
+        assert_eq!(config.get("replicaof"), "");
+        config.set("min-slaves-to-write", "2", Origin::Command).unwrap();
+        assert_eq!(config.number("min-replicas-to-write"), 2);
+        for text in
+            ["replicaof db1", "replicaof db1 70000", "slaveof a b c", "replica-read-only no"]
+        {
+            assert!(config.take_file(path(), text).is_err(), "{text}");
+        }
+        assert!(is_setting("SlaveOf") && is_setting("masterauth") && !is_setting("get"));
+    }
+
+    #[test]
     fn appendfsync_is_another_name_for_durability() {
         let mut config = Config::default();
         assert_eq!(config.get("durability"), "disk");

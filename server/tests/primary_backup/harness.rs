@@ -90,7 +90,10 @@ impl Process {
     pub(crate) fn await_answer(&self, line: &str, expected: &str) -> String {
         let began = Instant::now();
         loop {
-            let answer = Client::connect(self.port).map(|mut client| client.ask(line));
+            let answer = Client::connect(self.port).map(|mut client| {
+                client.ask("auth tide");
+                client.ask(line)
+            });
             match answer {
                 Some(answer) if answer.contains(expected) => return answer,
                 _ if began.elapsed() > PATIENCE => panic!("{line}: {answer:?}, not {expected}"),
