@@ -143,3 +143,44 @@ fn a_log_is_driven_by_an_event_loop_beside_threads_that_wait() {
         assert_eq!(wal.first(), Lsn(1));
     });
 }
+
+/// A ring that knows memory by its address would write what stood there before it was freed: every
+/// buffer here is likely to be given the memory of the one before it. And one buffer is used again and grows.
+#[test]
+fn memory_at_an_address_that_was_known_before() {
+    on_every_rung(|disk, dir| {
+        let queue = disk.event_queue().unwrap();
+        let file = disk.open(&dir.join("log"), OpenMode::CreateLog).unwrap();
+        file.allocate(1 << 20).unwrap();
+        let mut reused = Arc::new(Buffer::with_capacity(1 << 20));
+        for round in 0..60_u8 {
+            let len = (64 << 10) + usize::from(round / 10) * 4096;
+            let mut fresh = Buffer::with_capacity(len);
+            fresh.extend(&vec![round; len]);
+            let again = Arc::get_mut(&mut reused).expect("nothing is in flight");
+            again.clear();
+            again.extend(&vec![round ^ 0xFF; len]);
+            let bytes = [Arc::new(fresh), reused.clone()];
+            let writes = bytes.into_iter().zip([0, 512 << 10]);
+            let writes = writes.map(|(bytes, offset)| DurableWrite {
+                id: offset,
+                file: file.clone(),
+                offset,
+                bytes,
+            });
+            queue.submit_all(writes.collect());
+            let mut ended = 0;
+            while ended < 2 {
+                for one in queue.complete() {
+                    one.result.unwrap();
+                    ended += 1;
+                }
+            }
+            let mut found = vec![0; len];
+            for (offset, byte) in [(0, round), (512 << 10, round ^ 0xFF)] {
+                file.read_at(&mut found, offset).unwrap();
+                assert!(found.iter().all(|one| *one == byte), "round {round} at {offset}");
+            }
+        }
+    });
+}

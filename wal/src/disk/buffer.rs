@@ -1,5 +1,7 @@
 //! Memory whose start is aligned for direct I/O, without `unsafe`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::ALIGNMENT_MAX;
 
 /// A growable byte buffer that starts at a multiple of [`ALIGNMENT_MAX`] in memory.
@@ -11,6 +13,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     /// Where the content starts.
     start: usize,
+    /// The number of the allocation, which no other one has or had.
+    allocation: u64,
 }
 
 impl std::fmt::Debug for Buffer {
@@ -25,7 +29,14 @@ impl Buffer {
         let mut bytes: Vec<u8> = Vec::with_capacity(capacity + ALIGNMENT_MAX);
         let start = bytes.as_ptr().align_offset(ALIGNMENT_MAX).min(ALIGNMENT_MAX);
         bytes.resize(start, 0);
-        Self { bytes, start }
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { bytes, start, allocation: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// The number of the memory that holds the content: another one after it moved, and never the
+    /// one of memory that was freed.
+    pub(super) fn allocation(&self) -> u64 {
+        self.allocation
     }
 
     /// Count of content bytes.

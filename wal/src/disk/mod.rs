@@ -58,11 +58,13 @@ pub mod probe;
 mod pwritev2;
 pub mod real;
 mod real_file;
+mod registered;
 pub mod simulated;
 mod transfer;
 mod trial;
 #[allow(unsafe_code)]
 mod uring;
+mod uring_flight;
 mod writer_threads;
 
 pub use atomic_file::replace_file;

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags};
 
@@ -66,6 +67,8 @@ pub(super) struct RealFile {
     alignment: usize,
     /// See [`Access::sync`].
     sync: SyncCall,
+    /// The number of this opening, which no other one has or had.
+    opening: u64,
 }
 
 impl RealFile {
@@ -89,7 +92,14 @@ impl RealFile {
         let file = options.open(path).map_err(|error| io_error(operation, path, 0, error))?;
         let path = path.to_path_buf();
         let Access { alignment, sync, .. } = access;
-        Ok(Self { file, path, log, direct, alignment, sync })
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let opening = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { file, path, log, direct, alignment, sync, opening })
+    }
+
+    /// The number of this opening: descriptors are given again, this is not.
+    pub(super) fn opening(&self) -> u64 {
+        self.opening
     }
 
     /// The file of a durable write, after its alignment was checked.

@@ -1,4 +1,5 @@
-//! The first rung: io_uring, one `Write` with `RWF_DSYNC` on an `O_DIRECT` file for each write.
+//! The first rung: io_uring, one `WriteFixed` or `Write` with `RWF_DSYNC` on an `O_DIRECT` file for each
+//! write. Files and large buffers are [registered](super::registered).
 //!
 //! Any thread submits, under a lock: it takes a free slot, puts one entry into the ring and tells
 //! the kernel at once, so that between two submissions the ring's submission side is empty. One
@@ -29,15 +30,12 @@
 //! If the kernel refuses to *wait*, the writes are under way all the same and may reach the file at
 //! any time: none of them may be reported as failed. The completions appear in shared memory
 //! without a call, so then they are looked for every millisecond.
-//!
-//! What is left out: registered files and buffers.
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use io_uring::{EnterFlags, IoUring, opcode, types};
 use rustix::io::ReadWriteFlags;
@@ -45,30 +43,15 @@ use rustix::io::ReadWriteFlags;
 use super::bell::Bell;
 use super::pwritev2::write_durably;
 use super::real_file::RealFile;
-use super::transfer::{TRANSFER_MAX, no_progress, offset_after, settled};
-use super::{Completion, DurableWrite, Submitted, WriteQueue, io_error};
-use crate::{Error, Result};
+use super::registered::{BUFFER_LEN_MAX, BUFFER_LEN_MIN, Slots};
+use super::transfer::{TRANSFER_MAX, offset_after};
+use super::uring_flight::{Flight, PAUSE, persist_while_busy};
+use super::{Buffer, Completion, DurableWrite, Submitted, WriteQueue, io_error};
+use crate::Result;
 
 /// How many writes of one log may be in flight: twice what still gained in the measurements behind
 /// the ladder, for devices with deeper queues.
 pub(super) const DEPTH_MAX: usize = 16;
-
-/// How often an entry that the kernel is too busy to take is offered again, each time after
-/// [`PAUSE`], so that a lasting refusal is an error within 0.1 s; and how often a write that was
-/// cancelled is made again.
-const ATTEMPTS_MAX: u32 = 100;
-
-/// How long to pause when the kernel refuses for the moment.
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// A write that the kernel has.
-struct Flight {
-    write: DurableWrite,
-    /// How many of its bytes are durable.
-    done: usize,
-    /// How often it was made again without progress.
-    attempts: u32,
-}
 
 /// What is shared between submitters and the waiter.
 struct State {
@@ -76,6 +59,9 @@ struct State {
     slots: [Option<Flight>; DEPTH_MAX],
     /// Set when the kernel refused an entry: nothing may be submitted any more.
     refused: bool,
+    /// Files and memory that the ring knows.
+    files: Slots,
+    buffers: Slots,
 }
 
 /// Durable writes through one ring.
@@ -106,7 +92,9 @@ impl UringQueue {
     pub(super) fn new(dir: &Path) -> Result<Self> {
         let ring = set_up().map_err(|error| io_error("io_uring_setup", dir, 0, error))?;
         let slots = std::array::from_fn(|_| None);
-        let state = Mutex::new(State { slots, refused: false });
+        let files = Slots::for_files(|count| ring.submitter().register_files_sparse(count));
+        let buffers = Slots::for_buffers(|count| ring.submitter().register_buffers_sparse(count));
+        let state = Mutex::new(State { slots, refused: false, files, buffers });
         Ok(Self { bell: None, ring, state, waiter: Mutex::new(()) })
     }
 
@@ -165,24 +153,45 @@ impl UringQueue {
     }
 
     /// Puts an entry for what remains of the write in `slot` into the ring.
-    fn push(&self, state: &State, slot: usize) -> Result<()> {
-        let flight = state.slots[slot].as_ref().expect("only a slot in use is started");
+    fn push(&self, state: &mut State, slot: usize) -> Result<()> {
+        let State { slots, refused, files, buffers } = state;
+        let flight = slots[slot].as_ref().expect("only a slot in use is started");
         let DurableWrite { offset, bytes, .. } = &flight.write;
         let file = RealFile::of(&flight.write)?;
         let position = offset_after(file.path(), *offset, flight.done)?;
-        if state.refused {
+        if *refused {
             let error = io::Error::other("the ring refused an earlier write");
             return Err(flight.failed_at("io_uring_enter", error));
         }
         let rest = &bytes[flight.done..];
         let len = u32::try_from(rest.len().min(TRANSFER_MAX)).expect("a transfer fits a u32");
         let flags = i32::try_from(ReadWriteFlags::DSYNC.bits()).expect("the flag fits an i32");
-        let descriptor = types::Fd(file.as_fd().as_raw_fd());
-        let entry = opcode::Write::new(descriptor, rest.as_ptr(), len)
-            .offset(position)
-            .rw_flags(flags)
-            .build()
-            .user_data(u64::try_from(slot).expect("the number of a slot fits a u64"));
+        let plain = types::Fd(file.as_fd().as_raw_fd());
+        let known = files.find(file.opening(), 0, |slot| {
+            self.ring.submitter().register_files_update(slot, &[plain.0]).map(|_| ())
+        });
+        let memory = self.known_memory(buffers, bytes);
+        macro_rules! write {
+            ($descriptor:expr) => {
+                match memory {
+                    Some(memory) => {
+                        opcode::WriteFixed::new($descriptor, rest.as_ptr(), len, memory)
+                            .offset(position)
+                            .rw_flags(flags)
+                            .build()
+                    }
+                    None => opcode::Write::new($descriptor, rest.as_ptr(), len)
+                        .offset(position)
+                        .rw_flags(flags)
+                        .build(),
+                }
+            };
+        }
+        let entry = match known {
+            Some(known) => write!(types::Fixed(u32::from(known))),
+            None => write!(plain),
+        };
+        let entry = entry.user_data(u64::try_from(slot).expect("the number of a slot fits a u64"));
         // SAFETY: the submission side is touched only under the `state` lock, which the caller
         // holds: `state` is borrowed from its guard.
         let mut submission = unsafe { self.ring.submission_shared() };
@@ -192,6 +201,26 @@ impl UringQueue {
         let pushed = unsafe { submission.push(&entry) };
         pushed.expect("the ring has an entry for each slot, and every entry is submitted");
         Ok(())
+    }
+
+    /// Where the memory of `bytes` is registered, if it is worth it.
+    fn known_memory(&self, buffers: &mut Slots, bytes: &Buffer) -> Option<u16> {
+        if !(BUFFER_LEN_MIN..=BUFFER_LEN_MAX).contains(&bytes.len()) {
+            return None;
+        }
+        buffers.find(bytes.allocation(), bytes.len(), |slot| {
+            let memory = [io::IoSlice::new(bytes)];
+            // SAFETY: an `IoSlice` has the layout of an `iovec`, by its documentation. The kernel pins
+            // the pages, so that they stay what they are whatever becomes of the allocation, and
+            // reads them only for entries that name the slot: those of this allocation, by `Slots`,
+            // while it lives, by the queue's invariant. The test
+            // `memory_at_an_address_that_was_known_before` in `tests/events.rs` would break it.
+            let result = unsafe {
+                let memory = std::slice::from_raw_parts(memory.as_ptr().cast(), 1);
+                self.ring.submitter().register_buffers_update(slot, memory, None)
+            };
+            result.map(|_| ())
+        })
     }
 
     /// Takes what the kernel has finished. The caller holds `waiter`.
@@ -329,69 +358,6 @@ impl Drop for UringQueue {
     }
 }
 
-impl Flight {
-    /// Takes note of how a transfer of the rest ended: `Some` if the write has ended with it,
-    /// `None` if what remains is to be started.
-    fn advance(&mut self, result: i32) -> Option<Result<()>> {
-        let wanted = (self.write.bytes.len() - self.done).min(TRANSFER_MAX);
-        let Ok(moved) = usize::try_from(result) else {
-            let error = io::Error::from_raw_os_error(-result);
-            let again = may_pass(&error) || error.raw_os_error() == Some(CANCELED);
-            if again && self.attempts < ATTEMPTS_MAX {
-                self.attempts += 1;
-                return None;
-            }
-            return Some(Err(self.failed(error)));
-        };
-        let file = match RealFile::of(&self.write) {
-            Ok(file) => file,
-            Err(error) => return Some(Err(error)),
-        };
-        let advance = settled(moved, wanted, file.alignment());
-        if advance == 0 && wanted > 0 {
-            return Some(Err(self.failed(no_progress(moved, wanted))));
-        }
-        self.done += advance;
-        self.attempts = 0;
-        (self.done == self.write.bytes.len()).then_some(Ok(()))
-    }
-
-    fn failed(&self, error: io::Error) -> Error {
-        self.failed_at("write", error)
-    }
-
-    fn failed_at(&self, operation: &'static str, error: io::Error) -> Error {
-        let position =
-            self.write.offset.saturating_add(u64::try_from(self.done).unwrap_or(u64::MAX));
-        let path = RealFile::of(&self.write).map_or(Path::new(""), RealFile::path);
-        io_error(operation, path, position, error)
-    }
-}
-
-/// What a write ends with that the kernel gave up, as when the thread that submitted it ends.
-const CANCELED: i32 = rustix::io::Errno::CANCELED.raw_os_error();
-
-/// Whether the same call may succeed if it is simply made again.
-fn may_pass(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, ResourceBusy, WouldBlock};
-    matches!(error.kind(), Interrupted | ResourceBusy | WouldBlock)
-}
-
-/// Makes a call again after a signal, and a bounded number of times while the kernel is busy.
-fn persist_while_busy(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    let mut attempts = 0;
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if may_pass(&error) && attempts < ATTEMPTS_MAX => {
-                attempts += 1;
-                std::thread::sleep(PAUSE);
-            }
-            other => return other,
-        }
-    }
-}
-
 /// A ring with the flags that help, or without those that this kernel does not know.
 fn set_up() -> io::Result<IoUring> {
     let entries = u32::try_from(DEPTH_MAX).expect("the depth fits a u32");
@@ -408,59 +374,6 @@ fn set_up() -> io::Result<IoUring> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::real_file::{Access, SyncCall};
-    use crate::disk::{Buffer, OpenMode, real_file};
-
-    /// A write of 8192 bytes at 4096, in a file that needs an alignment of 512.
-    fn flight(dir: &Path) -> Flight {
-        let access = Access { direct: false, alignment: 512, sync: SyncCall::Fdatasync };
-        let file = real_file::open(&dir.join("log"), OpenMode::CreateLog, access).unwrap();
-        let mut bytes = Buffer::with_capacity(8192);
-        bytes.resize(8192);
-        let write = DurableWrite { id: 3, file, offset: 4096, bytes: bytes.into() };
-        Flight { write, done: 0, attempts: 0 }
-    }
-
-    fn error_of(ended: Option<Result<()>>) -> (u64, io::Error) {
-        match ended {
-            Some(Err(Error::Io { operation: "write", offset, source, .. })) => (offset, source),
-            other => panic!("an error of a write was expected, not {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_short_write_goes_on_and_is_not_taken_for_a_whole_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut flight = flight(dir.path());
-        assert!(flight.advance(5000).is_none());
-        assert_eq!(flight.done, 4608, "the broken block is written again");
-        assert!(flight.advance(3072).is_none());
-        assert_eq!(flight.done, 7680);
-        let (offset, error) = error_of(flight.advance(511));
-        assert_eq!((offset, error.kind()), (4096 + 7680, io::ErrorKind::WriteZero));
-        assert!(flight.advance(512).unwrap().is_ok());
-    }
-
-    #[test]
-    fn a_cancelled_write_is_made_again_but_not_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut flight = flight(dir.path());
-        for _ in 0..ATTEMPTS_MAX {
-            assert!(flight.advance(-CANCELED).is_none());
-        }
-        let (_, error) = error_of(flight.advance(-CANCELED));
-        assert_eq!(error.raw_os_error(), Some(CANCELED));
-    }
-
-    #[test]
-    fn an_error_of_the_disk_is_final_and_keeps_its_kind() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut flight = flight(dir.path());
-        assert!(flight.advance(4096).is_none());
-        let full = rustix::io::Errno::NOSPC.raw_os_error();
-        let (offset, error) = error_of(flight.advance(-full));
-        assert_eq!((offset, error.kind()), (8192, io::ErrorKind::StorageFull));
-    }
 
     /// An entry that the kernel refused stays in the ring; were anything submitted after it, it
     /// would be written late.
@@ -472,10 +385,32 @@ mod tests {
             Err(error) => return eprintln!("skipped: {error}"),
         };
         queue.state().refused = true;
-        match queue.submit(flight(dir.path()).write) {
+        match queue.submit(Flight::of_8192_bytes(dir.path()).write) {
             Submitted::Done(result) => result.unwrap(),
             Submitted::Queued => panic!("submitted to a ring that must not be used"),
         }
         assert!(queue.complete().is_empty());
+    }
+
+    #[test]
+    fn memory_that_is_used_again_is_registered_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = match UringQueue::new(dir.path()) {
+            Ok(queue) => queue,
+            Err(error) => return eprintln!("skipped: {error}"),
+        };
+        let mut bytes = Buffer::with_capacity(BUFFER_LEN_MIN);
+        bytes.resize(BUFFER_LEN_MIN);
+        let write = DurableWrite { bytes: bytes.into(), ..Flight::of_8192_bytes(dir.path()).write };
+        for _ in 0..4 {
+            assert!(matches!(queue.submit(write.clone()), Submitted::Queued));
+            queue.complete().pop().unwrap().result.unwrap();
+        }
+        let state = queue.state();
+        let known = (format!("{:?}", state.files), format!("{:?}", state.buffers));
+        if known != ("3 of 4, on".to_string(), "3 of 4, on".to_string()) {
+            assert!(known.0.ends_with("off") || known.1.ends_with("off"), "{known:?}");
+            eprintln!("skipped: this kernel registers nothing: {known:?}");
+        }
     }
 }
