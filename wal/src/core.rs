@@ -16,6 +16,7 @@
 //! failed writes left in the old one. If a rewritten group fails too, the log is poisoned.
 
 mod flight;
+mod marker;
 mod rewrite;
 
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use crate::core::flight::{InFlight, What};
 use crate::disk::{Buffer, DurableWrite};
-use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN};
+use crate::frame::GROUP_HEADER_LEN;
 use crate::group::{Framed, Group, Pending, Place};
 use crate::pacing::{Pacing, Why};
 use crate::plan::{Placement, Plan};
@@ -349,20 +350,6 @@ impl Core {
         Some(self.submit_group(group, 0))
     }
 
-    /// An empty group that claims what is durable, if that is not claimed yet and nothing else is
-    /// under way. It proves to recovery that the group before it was durable.
-    pub(crate) fn marker(&mut self, closing: bool) -> Option<DurableWrite> {
-        let idle = self.in_flight.is_empty() && self.ready.is_empty() && self.filling.is_none();
-        let is_due = closing || self.claimed < self.durable;
-        let running = matches!(self.condition, Condition::Running);
-        if !idle || !is_due || !running || !self.plan.place_marker() {
-            return None;
-        }
-        let next = self.last.next();
-        let marker = Pending::new(Buffer::with_capacity(4096), next, false);
-        Some(self.submit_group(marker, if closing { FLAG_CLOSED } else { 0 }))
-    }
-
     fn submit_group(&mut self, group: Pending, flags: u16) -> DurableWrite {
         let place = Place {
             flags,
@@ -415,14 +402,11 @@ impl Core {
             self.sealed.push_back(Arc::new(ended));
         }
         self.next_offset = GROUPS_START;
+        // Its header says that all before it was durable.
+        self.claimed = self.claimed.max(self.durable);
         self.counters.segments += 1;
         let bytes = Arc::new(header.encode());
         self.fly(What::Header, 0, bytes)
-    }
-
-    /// Whether a marker is due once the log is idle.
-    pub(crate) fn is_unproven(&self) -> bool {
-        self.claimed < self.durable && self.plan.has_room(BLOCK_LEN)
     }
 
     /// How many writes may be in flight now.

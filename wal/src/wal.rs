@@ -442,16 +442,21 @@ impl Shared {
 
     /// Writes the marker that claims an idle tail, if one is due.
     pub(crate) fn mark(&self, closing: bool) -> Result<()> {
-        let marker = self.lock().core.marker(closing);
-        match marker {
-            Some(write) => {
-                let result = self.perform(write);
-                // It may be under way, and nobody else may know.
-                self.hand_on(self.lock());
-                result
-            }
-            None => Ok(()),
+        if closing && self.lock().core.marker_lacks_spare() {
+            // On a full disk the log is closed without.
+            let _ = self.prepare();
         }
+        let Some(write) = self.lock().core.marker(closing) else { return Ok(()) };
+        let opens_segment = write.offset == 0;
+        let result = self.perform(write);
+        // It may be under way, and nobody else may know.
+        self.hand_on(self.lock());
+        result?;
+        if closing && opens_segment {
+            self.settle_in_flight()?;
+            return self.mark(true);
+        }
+        Ok(())
     }
 
     fn close(&self) -> Result<()> {

@@ -197,6 +197,42 @@ fn a_rotten_header_before_a_marker_is_corruption() {
     }
 }
 
+/// Lost: nothing yet, but the last group of a log that was closed looked like a torn one when it was
+/// rotten: it filled its segment, and there was no room for the marker. Found by the corruption matrix
+/// of the benches, whose forty records fill three segments exactly.
+#[test]
+fn the_last_group_is_claimed_where_no_marker_fits_behind_it() {
+    for closes in [true, false] {
+        let disk = disk(6);
+        let (wal, _) = open(&disk).unwrap();
+        for number in 0..15 {
+            write(&wal, &[number; 100]);
+        }
+        assert_eq!(wal.stats().segments_in_use, 1, "it is just full");
+        match closes {
+            true => wal.close().unwrap(),
+            false => wal.prepare(true).unwrap(),
+        }
+        disk.kill();
+        drop(wal);
+        let (sound, recovery) = open(&disk).unwrap();
+        assert_eq!((recovery.closed, recovery.last), (closes, Lsn(15)));
+        disk.kill();
+        drop(sound);
+        disk.flip_bit(Path::new(FIRST_SEGMENT), 15 * FIRST_GROUP * 8 + 100);
+        match open(&disk) {
+            Err(Error::Corruption { .. }) => {}
+            // Sealed segments are checked when they are read.
+            Ok((wal, recovery)) => {
+                assert_eq!(recovery.last, Lsn(15), "closed: {closes}");
+                let mut reader = wal.reader(Lsn(15));
+                assert!(matches!(reader.next_records(), Err(Error::Corruption { .. })));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// Lost: time, eleven seconds of it. Groups of the active segment were read one by one, with two
 /// transfers of the disk each, so a store that was killed after many small groups replayed them at
 /// the pace of the disk. The reads are counted: a stretch holds hundreds of small groups.

@@ -28,6 +28,8 @@ impl Core {
             return;
         }
         self.counters.rewrites += 1;
+        // What claimed it may be among what failed.
+        self.claimed = Lsn(0);
         self.rewriting = self
             .rewriting
             .max(failed.last().map_or(self.durable.next(), |group| Lsn(group.header.end().0 - 1)));
