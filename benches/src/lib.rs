@@ -11,11 +11,14 @@
 //! [`peers`] (how each store is opened); [`probe`] asks the bare disk, [`report`] prints the rows, [`page`] draws them.
 //! `benches/` holds criterion benches of Strandline alone, for before and after a change.
 //!
+//! The program `corruption` damages a small log byte by byte, ours and raft-engine's: see [`corruption`].
+//!
 //! Only equal durability is compared. A store that acknowledges what a power cut would take back is
 //! listed apart. Nothing here asserts a time.
 
 pub mod chart;
 pub mod comparison;
+pub mod corruption;
 pub mod device;
 mod error;
 pub mod page;

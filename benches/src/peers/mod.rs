@@ -8,7 +8,7 @@
 pub mod disk;
 mod fjall;
 mod heed;
-mod raft_engine;
+pub(crate) mod raft_engine;
 mod redb;
 pub mod redis;
 #[cfg(feature = "rocksdb")]

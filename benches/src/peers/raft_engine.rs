@@ -57,7 +57,7 @@ impl Store for Log {
 }
 
 /// An entry whose first eight bytes are its index: the index needs a place in the message.
-struct Indexed;
+pub(crate) struct Indexed;
 
 impl MessageExt for Indexed {
     type Entry = BytesValue;

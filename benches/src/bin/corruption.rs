@@ -1,0 +1,57 @@
+//! The corruption matrix, Strandline's log beside raft-engine: see `strandline_benches::corruption`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use strandline_benches::corruption::{Row, Subject, matrix};
+
+/// Turns one bit of every byte of a small log, opens it, and counts what each log answers.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only every so-many-th byte
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    stride: u32,
+    /// One JSON object per row instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Where the logs are made: in memory by default, as nothing here is timed or outlives a power cut
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let in_memory = Path::new("/dev/shm");
+    let dir = arguments.dir.unwrap_or_else(|| match in_memory.is_dir() {
+        true => in_memory.to_path_buf(),
+        false => std::env::temp_dir(),
+    });
+    let stride = usize::try_from(arguments.stride).unwrap_or(usize::MAX);
+    // What a peer prints when it panics is counted, not shown.
+    std::panic::set_hook(Box::new(|_| ()));
+    if !arguments.json {
+        println!("{}", Row::heading());
+    }
+    let mut broken = 0;
+    for subject in Subject::ALL {
+        let row = match matrix(subject, &dir, stride) {
+            Ok(row) => row,
+            Err(error) => {
+                eprintln!("corruption: {error}");
+                return ExitCode::from(3);
+            }
+        };
+        if subject.is_ours() {
+            broken += row.lost_silently + row.wrong_bytes + row.panicked;
+        }
+        match (arguments.json, serde_json::to_string(&row)) {
+            (true, Ok(text)) => println!("{text}"),
+            _ => println!("{}", row.line()),
+        }
+    }
+    match broken {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(1),
+    }
+}
