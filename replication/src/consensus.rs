@@ -71,7 +71,14 @@ pub(crate) struct Consensus {
     election_ticks: u64,
     /// Whether it votes and never stands.
     is_witness: bool,
+    /// The leader of this term is believed to be gone: after so many ticks more than the least a
+    /// replica stands for election.
+    hurry: Option<(u64, u64)>,
 }
+
+/// How many ticks lie between replicas that stand for election because the leader is gone: the first one
+/// has asked for votes, and saved its own, before the second one stands.
+const HURRY_TICKS: u64 = 2;
 
 /// Where election time-outs come from: the same for the same seed, term and role, and different for
 /// candidates whose votes were split.
@@ -132,7 +139,8 @@ impl Consensus {
         .map_err(|error| Error::InvalidOption { reason: error.to_string() })?;
         let election_ticks = u64::from(options.election_ticks);
         let (id, seed, is_witness) = (options.id.0, options.seed, options.is_witness);
-        let mut consensus = Self { node, id, seed, election_ticks, is_witness };
+        let hurry = None;
+        let mut consensus = Self { node, id, seed, election_ticks, is_witness, hurry };
         consensus.settle();
         Ok(consensus)
     }
@@ -141,9 +149,13 @@ impl Consensus {
     fn settle(&mut self) {
         self.sing();
         let raft = &mut self.node.raft;
-        let more = match self.is_witness {
-            true => self.election_ticks - 1,
-            false => draw(self.seed, raft.term, raft.state) % self.election_ticks,
+        let hurry = self.hurry.filter(|(term, _)| {
+            *term == raft.term && raft.state == StateRole::Follower && !self.is_witness
+        });
+        let more = match (self.is_witness, hurry) {
+            (true, _) => self.election_ticks - 1,
+            (false, Some((_, more))) => more,
+            (false, None) => draw(self.seed, raft.term, raft.state) % self.election_ticks,
         };
         let ticks = usize::try_from(self.election_ticks + more).expect("ticks are bounded");
         raft.set_randomized_election_timeout(ticks);
@@ -284,6 +296,20 @@ impl Consensus {
         self.settle();
     }
 
+    /// The leader is believed to be gone: others may be voted for, and soon this replica stands itself. One
+    /// after the other, in the order of their names, so that they do not take each other's votes. If
+    /// most replicas hear the leader they give no votes, and nothing has happened.
+    pub(crate) fn suspect(&mut self) {
+        let leader = self.node.raft.leader_id;
+        let voters = self.progress().into_iter().filter(|peer| peer.votes);
+        let before = voters.filter(|peer| peer.id.0 != leader && peer.id.0 < self.id).count();
+        let more = HURRY_TICKS * (1 + u64::try_from(before).expect("members are few"));
+        self.hurry = Some((self.node.raft.term, more.min(self.election_ticks - 1)));
+        self.node.raft.election_elapsed =
+            usize::try_from(self.election_ticks).expect("ticks are bounded");
+        self.settle();
+    }
+
     /// Takes up a term that this replica may have promised, and gives no vote in it.
     pub(crate) fn adopt(&mut self, term: Term) {
         let raft = &mut self.node.raft;
@@ -321,6 +347,10 @@ impl Consensus {
 
     /// Takes a message that was validated.
     pub(crate) fn receive(&mut self, from: ReplicaId, message: Message) -> Result<()> {
+        if self.leader() == Some(from) {
+            // It is not gone.
+            self.hurry = None;
+        }
         let Some(mut raw) = self.decode(from, message) else { return Ok(()) };
         if canary::is_on(canary::PREVIOUS_TERM_NOT_CHECKED)
             && raw.get_msg_type() == MessageType::MsgAppend

@@ -27,6 +27,9 @@ pub enum Event {
     LogMoved,
     /// A message to this peer could not be sent.
     Unreachable(ReplicaId),
+    /// The peer's end of a connection was closed: its process has most likely ended. If it is the
+    /// leader, there is no point in waiting for the election time-out.
+    Lost(ReplicaId),
     /// Hand the leadership to this member.
     Transfer {
         /// The next leader.

@@ -112,6 +112,11 @@ impl Replica {
                     self.consensus.unreachable(id);
                 }
             }
+            Event::Lost(id) => {
+                if self.stalled.is_none() && self.consensus.leader() == Some(id) {
+                    self.consensus.suspect();
+                }
+            }
             Event::Transfer { to } => self.transfer(to),
             Event::ChangeMembership { token, changes } => {
                 self.change_membership(token, &changes, output)?;

@@ -200,3 +200,32 @@ fn a_disk_that_fails_stops_the_replica_and_not_the_group() {
     cluster.elect();
     cluster.converge();
 }
+
+/// Goal: who is told that the leader's process has ended does not wait for the election time-out; who is told so
+/// wrongly does no harm.
+#[test]
+fn a_leader_that_is_known_to_be_gone_is_replaced_at_once() {
+    for seed in 10..20 {
+        let mut cluster = Cluster::new(3, seed);
+        let leader = cluster.elect();
+        cluster.propose(leader, &[b"a"]);
+        cluster.rounds(30);
+        let term = cluster.replica(leader).status().term;
+        let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+        // One of them errs: its link has ended, and the leader goes on.
+        cluster.step(others[0], Event::Lost(ReplicaId(leader)));
+        cluster.rounds(30);
+        assert_eq!(cluster.leader(), Some(leader), "seed {seed}");
+        assert_eq!(cluster.replica(leader).status().term, term, "seed {seed}");
+        cluster.crash(leader, false);
+        for id in &others {
+            cluster.step(*id, Event::Lost(ReplicaId(leader)));
+        }
+        // Far fewer rounds than an election time-out has ticks, the disks' turns included.
+        let rounds = (0..9).find(|_| {
+            cluster.round();
+            cluster.leader().is_some_and(|id| id != leader)
+        });
+        assert!(rounds.is_some(), "seed {seed}: nobody leads yet");
+    }
+}
