@@ -20,6 +20,7 @@ use crate::backup::follower;
 use crate::clock::Randomness;
 use crate::cluster::driver::{Driver, TICK};
 use crate::cluster::group::{Group, Input};
+use crate::cluster::health::{Health, Limits};
 use crate::cluster::members::Shelf;
 use crate::cluster::{self, Book, Inbox, Nodes, Peers, Secret, Security};
 use crate::config::{Config, ConfigError};
@@ -168,7 +169,9 @@ fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Nod
         .map_err(|source| Error::Peers { address: nodes.own().peer_address.clone(), source })?;
     let joins = config.is_on("join");
     let options = strandline_replication::Options { db: options, ..limits(&config) };
-    let open = |dir: &Path| open_replica(dir, options, (nodes, joins), (security, tls), listener);
+    let health = Health::new(Limits::of(&config));
+    let open =
+        |dir: &Path| open_replica(dir, options, (nodes, joins), (security, tls), listener, health);
     start_listening(config, listeners, open)
 }
 
@@ -212,6 +215,7 @@ fn open_replica(
     (nodes, joins): (Nodes, bool),
     (security, tls): (Security, Option<tls::Tls>),
     listener: std::net::TcpListener,
+    health: Health,
 ) -> Result<Opened> {
     let disk =
         Arc::new(RealDisk::open(dir, options.db.rung).map_err(strandline_engine::Error::from)?);
@@ -249,7 +253,14 @@ fn open_replica(
         peers.update(Arc::new(nodes), book);
     }
     let shelf = Shelf { disk, dir: dir.to_owned(), machine };
-    let driver = Driver::new(replica, group.clone(), inputs, peers.clone(), shelf, submissions);
+    let told = Arc::downgrade(&group);
+    peers.set_lost_hook(Box::new(move |peer| {
+        if let Some(group) = told.upgrade() {
+            group.send(Input::Lost(peer));
+        }
+    }));
+    let driver =
+        Driver::new(replica, group.clone(), inputs, peers.clone(), shelf, submissions, health);
     let thread = std::thread::Builder::new().name("replica".into());
     let driver = thread.spawn(move || driver.run()).map_err(Error::System)?;
     let replica = Some(RunningReplica { group, driver, peers, links });

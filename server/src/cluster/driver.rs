@@ -22,14 +22,15 @@ use std::time::{Duration, Instant};
 
 use strandline_engine::{EntryHeader, Index, keyspace_create_entry};
 use strandline_replication::{
-    Error, Event, MemberRole, Outcome, Output, PeerStatus, Refusal, Replica, ReplicaId, Role, Term,
-    decode_shared, encode,
+    Error, Event, MemberRole, Outcome, Output, PeerStatus, Refusal, Replica, ReplicaId, Role,
+    Status, Term, decode_shared, encode,
 };
 use tokio::sync::oneshot;
 
 use super::answer::refusal_text;
 use super::forward::{Answer, Forward, Forwards};
 use super::group::{Command, Group, Input, Proposal};
+use super::health::Health;
 use super::members::Shelf;
 use super::{Book, Frame, Peers};
 use crate::apply::EXPIRY_NAME;
@@ -68,7 +69,9 @@ pub struct Driver {
     last_token: u64,
     /// In which term this leader has proposed what the server's state needs.
     prepared_in: Term,
-    role: Role,
+    pub(super) role: Role,
+    /// How this node does.
+    pub(super) health: Health,
     output: Output,
 }
 
@@ -76,6 +79,12 @@ impl std::fmt::Debug for Driver {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Driver").field("replica", &self.replica).finish_non_exhaustive()
     }
+}
+
+/// The peer that may lead and lacks least.
+pub(super) fn best(status: &Status) -> Option<&PeerStatus> {
+    let may_lead = |peer: &&PeerStatus| peer.is_active && peer.role == MemberRole::Voter;
+    status.peers.iter().filter(may_lead).max_by_key(|peer| peer.matched)
 }
 
 impl Driver {
@@ -87,6 +96,7 @@ impl Driver {
         peers: Peers,
         shelf: Shelf,
         submissions: Arc<Submissions>,
+        health: Health,
     ) -> Self {
         let role = replica.status().role;
         group.post(replica.status());
@@ -105,6 +115,7 @@ impl Driver {
             last_token: 0,
             prepared_in: Term(0),
             role,
+            health,
             output: Output::default(),
         }
     }
@@ -144,7 +155,8 @@ impl Driver {
             *next_tick = now + TICK;
             self.step(Event::Tick);
             let leader = self.group.status().and_then(|status| status.leader);
-            self.forwarded.forget(now, leader);
+            self.forwarded.forget(now, leader, |to| self.peers.is_connected(to));
+            self.watch(now);
         } else {
             self.step(Event::LogMoved);
         }
@@ -163,8 +175,11 @@ impl Driver {
         let deadline = Instant::now() + HAND_OVER_MAX;
         let mut next_tick = Instant::now();
         let mut asked = false;
-        while self.role == Role::Leader && Instant::now() < deadline {
-            if !asked {
+        // Who has lost the lead still learns what became of what it had taken, and answers.
+        while (self.role == Role::Leader || !self.submissions.lock().is_empty())
+            && Instant::now() < deadline
+        {
+            if !asked && self.role == Role::Leader {
                 asked = self.transfer_to_best();
             }
             if let Ok(input) = self.inputs.recv_timeout(TICK) {
@@ -183,6 +198,7 @@ impl Driver {
                 self.receive(from, frame);
             }
             Input::Command(command, sender) => self.command(command, sender),
+            Input::Lost(peer) => self.step(Event::Lost(peer)),
             // What has become durable is looked at in every round.
             Input::LogMoved | Input::Stop => {}
         }
@@ -220,7 +236,10 @@ impl Driver {
                     self.submissions.lock().push_back(run);
                 }
             }
-            Some(Outcome::Refused { reason, .. }) => self.refuse(run, &reason),
+            Some(Outcome::Refused { reason, .. }) => {
+                self.health.refused(&reason);
+                self.refuse(run, &reason);
+            }
             _ => self.refuse(run, &Refusal::Stopped),
         }
         self.note_failure(failed);
@@ -379,11 +398,9 @@ impl Driver {
     }
 
     /// Hands the lead to the peer that lacks least; false if there is none.
-    fn transfer_to_best(&mut self) -> bool {
+    pub(super) fn transfer_to_best(&mut self) -> bool {
         let status = self.replica.status();
-        let may_lead = |peer: &&PeerStatus| peer.is_active && peer.role == MemberRole::Voter;
-        let peers = status.peers.iter().filter(may_lead);
-        let Some(best) = peers.max_by_key(|peer| peer.matched) else { return false };
+        let Some(best) = best(&status) else { return false };
         let to = best.id;
         self.step(Event::Transfer { to });
         true
@@ -466,7 +483,6 @@ impl Driver {
                 self.role = role;
                 tracing::info!(?role, term = term.0, leader = leader.map(|id| id.0), "new role");
                 self.group.post(self.replica.status());
-                self.forwarded.forget(Instant::now(), leader);
             }
             // Applied entries answer for themselves, and a restored state for those that it replaced; the board tells the watermarks.
             Outcome::Overwritten { .. }

@@ -20,6 +20,10 @@ use crate::submission::{Mailbox, Run};
 /// After so long a forward is forgotten; its session has given up long before.
 const FORWARD_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long a node that has handed over may take to answer what it had accepted: its successor commits
+/// that first of all. One that is cut off never answers, and its clients wait for this.
+const LAST_ANSWERS_MAX: Duration = Duration::from_millis(150);
+
 /// The most entries of one forward: as many as a run may have.
 const COUNT_MAX: usize = 1 << 16;
 const FORWARD_HEADER_LEN: usize = 16;
@@ -50,6 +54,9 @@ pub(super) struct Answer<'a> {
 pub(super) struct Forwards {
     /// By the id of the forward.
     runs: BTreeMap<u64, (Run, ReplicaId, Instant)>,
+    /// Who leads, and since when that is known.
+    leader: Option<ReplicaId>,
+    led_since: Option<Instant>,
 }
 
 impl Forwards {
@@ -63,11 +70,23 @@ impl Forwards {
         self.runs.remove(&id).map(|(run, ..)| run)
     }
 
-    /// Calls the outcome of those unknown that nobody is going to answer: what went to a node that
-    /// leads no more, and what is very old.
-    pub(super) fn forget(&mut self, now: Instant, leader: Option<ReplicaId>) {
+    /// Calls the outcome of those unknown that nobody is going to answer: what went to a node that is
+    /// not connected any more, what went to one that leads no more and had its time to say what became
+    /// of it, and what is very old.
+    pub(super) fn forget(
+        &mut self,
+        now: Instant,
+        leader: Option<ReplicaId>,
+        is_connected: impl Fn(ReplicaId) -> bool,
+    ) {
+        if leader.is_some() && leader != self.leader {
+            (self.leader, self.led_since) = (leader, Some(now));
+        }
+        let had_time = self.led_since.is_some_and(|at| now.duration_since(at) > LAST_ANSWERS_MAX);
         let is_lost = |(_, to, at): &(Run, ReplicaId, Instant)| {
-            Some(*to) != leader || now.duration_since(*at) > FORWARD_TIME_MAX
+            !is_connected(*to)
+                || had_time && self.leader != Some(*to)
+                || now.duration_since(*at) > FORWARD_TIME_MAX
         };
         let lost: Vec<u64> =
             self.runs.iter().filter(|(_, sent)| is_lost(sent)).map(|(id, _)| *id).collect();

@@ -27,6 +27,8 @@ pub enum Input {
     Read(oneshot::Sender<Result<(), String>>),
     /// What a peer has sent.
     Frame(ReplicaId, Frame),
+    /// A peer's end of a connection was closed.
+    Lost(ReplicaId),
     /// The log's durable position has moved.
     LogMoved,
     /// Something an operator wants; told what became of it.

@@ -200,13 +200,13 @@ fn refuses_removal(status: &Status, id: ReplicaId, force: bool) -> Option<String
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use strandline_engine::Index;
     use strandline_replication::{Doubt, Membership, PeerStatus, Role, Term};
 
     use super::*;
 
-    fn status(voters: &[u64], active: &[u64]) -> Status {
+    pub(in crate::cluster) fn status(voters: &[u64], active: &[u64]) -> Status {
         let members: Vec<Member> = voters
             .iter()
             .map(|id| Member { id: ReplicaId(*id), role: MemberRole::Voter })

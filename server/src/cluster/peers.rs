@@ -25,7 +25,7 @@ mod outgoing;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -90,6 +90,8 @@ struct Shared {
     /// What each link begins with, if there is one.
     book: RwLock<Option<Book>>,
     complaints: Complaints,
+    /// Told when a node's end of a link was closed.
+    lost: OnceLock<Box<dyn Fn(ReplicaId) + Send + Sync>>,
     /// Told when the nodes have changed.
     changed: Notify,
     /// Told when the links are to end.
@@ -172,6 +174,7 @@ impl Peers {
             outgoing: RwLock::new(Arc::new(nodes.others().map(queue).collect())),
             book: RwLock::default(),
             complaints: Complaints::default(),
+            lost: OnceLock::new(),
             changed: Notify::new(),
             stopping: Notify::new(),
         });
@@ -200,6 +203,13 @@ impl Peers {
     /// Whether there is a connection to the node, over which we send.
     pub fn is_connected(&self, to: ReplicaId) -> bool {
         self.shared.queues().get(&to).is_some_and(|outgoing| outgoing.is_open())
+    }
+
+    /// Has `lost` called, on the thread of the links, when a link has ended: the node at its other end
+    /// has most likely ended too. At most once.
+    pub fn set_lost_hook(&self, lost: Box<dyn Fn(ReplicaId) + Send + Sync>) {
+        // The first one stays.
+        let _ = self.shared.lost.set(lost);
     }
 
     /// Whether the nodes prove to each other who they are.
@@ -332,6 +342,9 @@ async fn call(shared: Arc<Shared>, node: Node, outgoing: Arc<Outgoing>) {
                 }
                 let error = link.send_from(&outgoing).await;
                 outgoing.close();
+                if let Some(lost) = shared.lost.get() {
+                    lost(node.id);
+                }
                 // A link that ends at once ends the next time too: no reason to hurry.
                 if began.elapsed() > PAUSE_MAX {
                     pause = PAUSE_MIN;

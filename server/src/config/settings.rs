@@ -146,6 +146,18 @@ pub static SETTINGS: &[Setting] = &[
     fixed("node-id", Kind::Number(0, i64::MAX), "0", "this node's number in the cluster"),
     fixed("cluster", Kind::Text, "", "all nodes: 1=HOST:PORT@PEERPORT,2=...; empty: stands alone"),
     fixed("join", Kind::Switch, "no", "a new node that waits to be added to a running cluster"),
+    fixed(
+        "stall-max-ms",
+        Kind::Number(0, 3_600_000),
+        "500",
+        "a leader whose disk takes longer for a write hands over; 0: never",
+    ),
+    fixed(
+        "memory-left-min",
+        Kind::Bytes,
+        "33554432",
+        "a leader hands over when the system has less memory left; 0: never",
+    ),
     fixed("cluster-tls-cert", Kind::Text, "", "this node's certificate for the others"),
     fixed("cluster-tls-key", Kind::Text, "", "the key of that certificate"),
     fixed(
