@@ -29,7 +29,7 @@ pub enum What {
     Engine,
     /// The server: SET and GET over sockets.
     Server,
-    /// Several replicas.
+    /// Three replicas on this machine: SET through their leader.
     Cluster,
 }
 
@@ -83,9 +83,19 @@ impl Plan {
             }
             What::Server => self.servers(show),
             What::Cluster => {
-                let subject = subject("put", 64, None);
-                show(&Row::skipped(&subject, "etcd", "a replicated server is not there yet"));
-                Ok(())
+                let program = self.binary.clone().map_or_else(redis::our_binary, Ok);
+                match program {
+                    Ok(program) => {
+                        // Set once for all: a comparison is run once in a process.
+                        let _ = peers::cluster::PROGRAM.set(program);
+                        let ours = peers::cluster::OURS;
+                        self.stores("set", &[64, 512], VALUE_LEN, ours, &peers::replicated(), show)
+                    }
+                    Err(reason) => {
+                        show(&Row::skipped(&subject("set", 64, None), "etcd", reason));
+                        Ok(())
+                    }
+                }
             }
         }
     }

@@ -5,8 +5,10 @@
 //! `docs/decisions/0010-benchmark-peers.md`. sled is the exception: its `flush` does not reach the
 //! platter, so it is listed apart.
 
+pub mod cluster;
 pub mod disk;
 mod fjall;
+mod grpc;
 mod heed;
 pub(crate) mod raft_engine;
 mod redb;
@@ -43,6 +45,18 @@ pub fn logs() -> Vec<Peer> {
 /// The bare disk.
 pub fn disk() -> Peer {
     Peer::durable(disk::OPENER)
+}
+
+/// Those that replicate, and ourselves without.
+pub fn replicated() -> Vec<Peer> {
+    let etcd = match redis::installed("etcd") {
+        true => Ok(cluster::ETCD),
+        false => Err("etcd is not installed: apt-get install etcd-server"),
+    };
+    vec![
+        Peer { name: cluster::ETCD.name, durable: true, opener: etcd },
+        Peer::durable(cluster::ALONE),
+    ]
 }
 
 /// Our own log on each rung, to see whether the probe chooses well.
