@@ -2,291 +2,181 @@
 """Faults on a cluster of three real processes under load: what was acknowledged must be there afterwards.
 
 Writers at every node write unique keys at full speed; one of them stays with its node whatever happens
-(a primary and its client that are cut off together), the others go on to the next node when theirs
-fails. A scenario does one fault and mends it; then every acknowledged write is read back, through each
-node in turn. A write whose outcome was called unknown, or whose reply never came, counts neither way.
+(a primary and its client that are cut off together). Users read and write a few registers, and their
+history must be linearizable. A scenario does one fault and mends it; then every acknowledged write is read
+back, through each node in turn. A write whose outcome was called unknown, or whose reply never came, counts
+neither way. By the nodes' own logs at most one leads in a term; a minority acknowledges nothing.
 
-    cluster.py                                all scenarios
-    cluster.py --only leader_killed --repeat 10
+    cluster.py                                all scenarios, and a table
+    cluster.py --list
+    cluster.py --only leader_killed,switchover --repeat 10
     cluster.py --witness 3                    node 3 votes and holds no data
+    cluster.py --tls 1                        links over TLS
 """
 
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 
-from harness import CannotRun, Client, Server, ServerError, arguments, check_all, free_port, main, value_of
-from proxy import Proxy
+from cluster_faults import SCENARIOS, Skipped
+from cluster_load import User, Writer, longest_gap_ms
+from cluster_nodes import NODES, Cluster
+from harness import arguments, check_all, main, value_of
+from linearizable import check
 
-NODES = (1, 2, 3)
-PIPELINE = 16
-RESUME_MAX_S = 30.0
 FAULT_S = 2.0
+# What was acknowledged just before a cut may arrive just after it.
+GRACE_S = 0.3
+# How long writes may stand still when a lead is handed over as planned.
+PLANNED_GAP_MAX_MS = 50
 
 
-class Cluster:
-    """Three nodes; each reaches each other one through a proxy of its own."""
+class Run:
+    """One scenario: what it is done to, and what it notes."""
 
-    def __init__(self, binary, directory, witness):
-        self.data = tuple(node for node in NODES if node != witness)
-        self.ports = {node: free_port() for node in NODES}
-        self.peer_ports = {node: free_port() for node in NODES}
-        self.proxies = {}
-        self.servers = {}
-        for node in NODES:
-            entries = []
-            for other in NODES:
-                peer_port = self.peer_ports[other]
-                if other != node:
-                    proxy = Proxy(("127.0.0.1", peer_port))
-                    self.proxies[node, other] = proxy
-                    peer_port = proxy.port
-                role = "+witness" if other == witness else ""
-                entries.append(f"{other}=127.0.0.1:{self.ports[other]}@{peer_port}{role}")
-            flags = ["--node-id", str(node), "--cluster", ",".join(entries)]
-            where = os.path.join(directory, f"node-{node}")
-            self.servers[node] = Server(binary, where, self.ports[node], flags)
-
-    def start(self, nodes=NODES):
-        for node in nodes:
-            self.servers[node].start()
-
-    def stop(self):
-        for server in self.servers.values():
-            if server.is_running():
-                os.killpg(server.process.pid, signal.SIGCONT)
-            server.kill9()
-
-    def leader(self, among=NODES):
-        """The one node that says it leads and can prove it by a read."""
-        deadline = time.monotonic() + RESUME_MAX_S
-        while time.monotonic() < deadline:
-            for node in among:
-                try:
-                    client = Client(("127.0.0.1", self.ports[node]), timeout=1)
-                    text = client.ask("INFO", "replication")
-                    if b"role:master" in text and client.ask("GET", "nothing") is None:
-                        return node
-                except OSError:
-                    pass
-            time.sleep(0.02)
-        raise CannotRun("no leader")
-
-    def wait_until_readable(self):
-        for node in self.data:
-            deadline = time.monotonic() + RESUME_MAX_S
-            while True:
-                try:
-                    if Client(("127.0.0.1", self.ports[node]), timeout=2).ask("GET", "nothing") is None:
-                        break
-                except OSError:
-                    pass
-                if time.monotonic() > deadline:
-                    raise CannotRun(f"node {node} answers no reads: {self.servers[node].tail()}")
-                time.sleep(0.05)
-
-    def isolate(self, node):
-        for pair, proxy in self.proxies.items():
-            if node in pair:
-                proxy.cut()
-
-    def heal(self):
-        for proxy in self.proxies.values():
-            if proxy.is_cut:
-                proxy.heal()
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.leader = None
+        self.began = None
+        self.fault_s = FAULT_S
+        self.planned = False
+        self.minority = self.cut_at = self.healed_at = None
+        self.problems, self.figures, self.more_keys = [], {}, []
+        self.after = None
 
 
-class Writer(threading.Thread):
-    """One connection at a time; its keys are its own."""
-
-    def __init__(self, name, cluster, node, stays):
-        super().__init__(daemon=True)
-        self.name, self.cluster, self.node, self.stays = name, cluster, node, stays
-        self.number = 0
-        self.acknowledged = []
-        self.unknown = self.refused = 0
-        self.stopped = False
-        self.times = []  # when writes were acknowledged, for the gaps
-
-    def run(self):
-        while not self.stopped:
-            try:
-                client = Client(("127.0.0.1", self.cluster.ports[self.node]), timeout=3)
-                while not self.stopped:
-                    if not self.batch(client):
-                        break
-            except OSError:
-                time.sleep(0.01)
-            if not self.stays:
-                self.node = self.node % len(NODES) + 1
-
-    def batch(self, client):
-        keys = [f"{self.name}:{self.number + place}" for place in range(PIPELINE)]
-        self.number += PIPELINE
-        client.send([("SET", key, value_of(key)) for key in keys])
-        refused = False
-        for key in keys:
-            reply = client.reply()
-            if reply == "OK":
-                self.acknowledged.append(key)
-            elif isinstance(reply, ServerError) and reply.text.startswith("UNKNOWN"):
-                self.unknown += 1
-            else:
-                self.refused += 1
-                refused = True
-        if not refused:
-            self.times.append(time.monotonic())
-        else:
-            time.sleep(0.005)
-        return not refused or self.stays
-
-
-def leader_killed(cluster, leader):
-    cluster.servers[leader].kill9()
-    yield
-    cluster.servers[leader].start()
-
-
-def leader_stopped(cluster, leader):
-    os.killpg(cluster.servers[leader].process.pid, signal.SIGSTOP)
-    yield
-    os.killpg(cluster.servers[leader].process.pid, signal.SIGCONT)
-
-
-def leader_cut_off(cluster, leader):
-    cluster.isolate(leader)
-    yield
-    cluster.heal()
-
-
-def follower_cut_off(cluster, leader):
-    cluster.isolate(leader % len(NODES) + 1)
-    yield
-    cluster.heal()
-
-
-def all_killed(cluster, _):
-    for node in NODES:
-        cluster.servers[node].kill9()
-    cluster.start()
-    yield
-
-
-def switchover(cluster, leader):
-    client = Client(("127.0.0.1", cluster.ports[leader]), timeout=5)
-    reply = client.ask("FAILOVER")
-    if reply != "OK":
-        raise CannotRun(f"FAILOVER: {reply}")
-    yield
-
-
-def disk_wiped(cluster, leader):
-    """The leader comes back with nothing, under its old number: it must not become a source of truth."""
-    server = cluster.servers[leader]
-    server.kill9()
-    shutil.rmtree(server.directory)
-    server.start()
-    yield
-
-
-def majority_killed(cluster, leader):
-    """What is left must acknowledge nothing and read nothing."""
-    left = leader % len(NODES) + 1
-    for node in NODES:
-        if node != left:
-            cluster.servers[node].kill9()
-    time.sleep(0.5)
-    client = Client(("127.0.0.1", cluster.ports[left]), timeout=10)
-    for command in (("GET", "nothing"), ("SET", "minority", "1")):
-        reply = client.ask(*command)
-        if not isinstance(reply, ServerError):
-            raise AssertionError(f"a minority answered {command[0]} with {reply!r}")
-    for node in NODES:
-        if node != left:
-            cluster.servers[node].start()
-    yield
-
-
-SCENARIOS = {
-    fault.__name__: fault
-    for fault in (leader_killed, leader_stopped, leader_cut_off, follower_cut_off, all_killed,
-                  switchover, disk_wiped, majority_killed)
-}
-
-
-def run(binary, directory, fault, witness):
-    cluster = Cluster(binary, directory, witness)
-    writers = []
+def one(parsed, directory, fault):
+    tls, witness = bool(parsed.tls), parsed.witness
+    cluster = Cluster(parsed.binary, directory, witness, tls, getattr(fault, "is_plain", False),
+                      getattr(fault, "flags", ()))
+    run = Run(cluster)
+    load = []
     try:
+        if hasattr(fault, "prepare"):
+            fault.prepare(cluster)
         cluster.start()
-        leader = cluster.leader()
-        for node in NODES:
-            writers.append(Writer(f"w{node}", cluster, node, stays=False))
-        writers.append(Writer("stays", cluster, leader, stays=True))
-        for writer in writers:
-            writer.start()
+        run.leader = cluster.leader()
+        waits = getattr(fault, "waits", 0)
+        writers = [Writer(f"w{node}", cluster, node, waits=waits) for node in NODES]
+        stays = Writer("stays", cluster, run.leader, stays=True, waits=waits)
+        writers.append(stays)
+        users = [User(f"u{node}", cluster, node) for node in cluster.data]
+        load = writers + users
+        for thread in load:
+            thread.start()
         time.sleep(1.0)
-        began = time.monotonic()
-        steps = fault(cluster, leader)
+        run.began = time.monotonic()
+        steps = fault(run)
         next(steps)
-        # The longest time in which nobody's write was acknowledged, while the fault lasts.
-        time.sleep(FAULT_S)
-        during = time.monotonic()
+        time.sleep(run.fault_s)
+        ended = time.monotonic()
         for _ in steps:
             pass
         cluster.leader()
         time.sleep(1.0)
-        for writer in writers:
-            writer.stopped = True
-        for writer in writers:
-            writer.join(timeout=30)
+        for thread in load:
+            thread.stopped = True
+        for thread in load:
+            thread.join(timeout=30)
         cluster.wait_until_readable()
-        times = sorted(t for writer in writers for t in writer.times if began - 0.2 <= t <= during)
-        gap = max((b - a for a, b in zip(times, times[1:])), default=during - began)
-        lost = wrong = 0
-        examples = []
-        keys = [key for writer in writers for key in writer.acknowledged]
-        for place, node in enumerate(cluster.data):
-            client = Client(("127.0.0.1", cluster.ports[node]), timeout=30)
-            pairs = ((key, value_of(key)) for key in keys[place::len(cluster.data)])
-            _, now_lost, now_wrong, some = check_all(client, pairs)
-            lost, wrong, examples = lost + now_lost, wrong + now_wrong, examples + some
-        digests = {
-            Client(("127.0.0.1", cluster.ports[node]), timeout=30).ask("DEBUG", "DIGEST")
-            for node in cluster.data
-        }
-        return {
-            "acknowledged": len(keys),
-            "lost": lost,
-            "wrong": wrong,
-            "unknown": sum(writer.unknown for writer in writers),
-            "refused": sum(writer.refused for writer in writers),
-            "longest_gap_ms": round(gap * 1000),
-            "digests_equal": len(digests) == 1,
-            "examples": examples,
-        }
+        if run.after:
+            run.after(run)
+        return judge(run, writers, users, stays, ended)
     finally:
-        for writer in writers:
-            writer.stopped = True
+        for thread in load:
+            thread.stopped = True
         cluster.stop()
+        if hasattr(fault, "clean"):
+            fault.clean(cluster)
+        # Each leaves the better part of a gigabyte.
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def judge(run, writers, users, stays, ended):
+    cluster, problems = run.cluster, run.problems
+    lost = wrong = 0
+    examples = []
+    keys = [key for writer in writers for key in writer.acknowledged] + run.more_keys
+    for place, node in enumerate(cluster.data):
+        pairs = ((key, value_of(key)) for key in keys[place::len(cluster.data)])
+        _, now_lost, now_wrong, some = check_all(cluster.client(node, 30), pairs)
+        lost, wrong, examples = lost + now_lost, wrong + now_wrong, examples + some
+    digests = {cluster.client(node, 60).ask("DEBUG", "DIGEST") for node in cluster.data}
+    by_minority = 0
+    if run.minority is not None:
+        by_minority = sum(count for t, count in stays.times if run.cut_at + GRACE_S < t < run.healed_at)
+    led = cluster.leaders()
+    crowded = {term: sorted(nodes) for term, nodes in led.items() if len(nodes) > 1}
+    violations, inconclusive = check([operation for user in users for operation in user.history])
+    times = [entry for writer in writers if writer is not stays for entry in writer.times]
+    gap = longest_gap_ms(times, run.began, ended)
+    if len(digests) != 1:
+        problems.append(f"{len(digests)} digests")
+    if by_minority:
+        problems.append(f"a minority acknowledged {by_minority} writes")
+    if crowded:
+        problems.append(f"several leaders in one term: {crowded}")
+    if violations:
+        problems.append(f"not linearizable: {violations}")
+    if not keys:
+        problems.append("nothing was acknowledged")
+    return {
+        "acknowledged": len(keys), "lost": lost, "wrong": wrong,
+        "unknown": sum(writer.unknown for writer in writers),
+        "refused": sum(writer.refused for writer in writers),
+        "ms_to_next_write": gap,
+        "acknowledged_by_minority": by_minority,
+        "terms": len(led), "leaders_in_a_term_max": max((len(nodes) for nodes in led.values()), default=0),
+        "operations_checked": sum(len(user.history) for user in users),
+        "linearizable": not violations, "inconclusive": len(inconclusive),
+        "digests_equal": len(digests) == 1,
+        **run.figures, "problems": problems, "examples": examples,
+        "good": not lost and not wrong and not problems,
+    }
+
+
+COLUMNS = ("acknowledged", "lost", "wrong", "unknown", "ms_to_next_write", "terms", "linearizable")
+
+
+def table(rows):
+    """One line for each scenario: sums, and the longest gap."""
+    lines = ["{:<30}{:>13}{:>6}{:>7}{:>9}{:>18}{:>7}{:>14}".format("scenario", *COLUMNS)]
+    for name, runs in rows.items():
+        if "skipped" in runs[0]:
+            lines.append(f"{name:<30}  skipped: {runs[0]['skipped']}")
+            continue
+        total = [sum(run[column] for run in runs) for column in COLUMNS[:4]]
+        gap = "/".join(str(run["ms_to_next_write"]) for run in sorted(runs, key=lambda run: run["ms_to_next_write"])[-3:])
+        terms = sum(run["terms"] for run in runs)
+        yes = "yes" if all(run["linearizable"] for run in runs) else "NO"
+        bad = "" if all(run["good"] for run in runs) else "  BAD"
+        lines.append("{:<30}{:>13}{:>6}{:>7}{:>9}{:>18}{:>7}{:>14}{}".format(name, *total, gap, terms, yes, bad))
+    return "\n".join(lines)
 
 
 def work(parsed, directory):
-    names = [parsed.only] if parsed.only else list(SCENARIOS)
-    rows, good = {}, True
+    names = parsed.only.split(",") if parsed.only else list(SCENARIOS)
+    rows = {}
     for name in names:
         for attempt in range(parsed.repeat):
-            row = run(parsed.binary, os.path.join(directory, f"{name}-{attempt}"), SCENARIOS[name],
-                      parsed.witness)
+            try:
+                row = one(parsed, os.path.join(directory, f"{name}-{attempt}"), SCENARIOS[name])
+            except Skipped as reason:
+                rows[name] = [{"skipped": str(reason)}]
+                print(f"skipped: {name}: {reason}", file=sys.stderr)
+                break
+            except AssertionError as error:
+                row = {column: 0 for column in COLUMNS} | {"good": False, "problems": [str(error)]}
             rows.setdefault(name, []).append(row)
             print(name, row, file=sys.stderr)
-            right = row["lost"] == row["wrong"] == 0 and row["digests_equal"]
-            good = good and right and row["acknowledged"] > 0
+    print(table(rows), file=sys.stderr)
+    good = all(row.get("good", True) for runs in rows.values() for row in runs)
     return {"good": good, "scenarios": rows}
 
 
 if __name__ == "__main__":
-    main(work, arguments(__doc__, only="", repeat=1, witness=0))
+    if "--list" in sys.argv:
+        print("\n".join(SCENARIOS))
+        sys.exit(0)
+    main(work, arguments(__doc__, only="", repeat=1, witness=0, tls=0))

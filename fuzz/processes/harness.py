@@ -126,6 +126,7 @@ class Server:
         self.prefix = list(prefix)
         self.process = None
         self.log = None
+        self.logs = []  # of all its starts
 
     @property
     def address(self):
@@ -135,6 +136,7 @@ class Server:
         """Starts it and waits for its line with `ready`. Returns the seconds that took."""
         started = time.monotonic()
         self.log = tempfile.TemporaryFile()
+        self.logs.append(self.log)
         command = [*self.prefix, self.binary, "serve", "--dir", self.directory]
         command += ["--listen", f"127.0.0.1:{self.port}", *self.flags]
         self.process = subprocess.Popen(
@@ -175,8 +177,25 @@ class Server:
         self.process.stdout.close()
         self.process = None
 
+    def stop(self, stopped_max=30):
+        """SIGTERM, and waits until it has ended by itself."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(stopped_max)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not stop within {stopped_max} s: {self.tail()}") from None
+        if code != 0:
+            raise AssertionError(f"it stopped with {code}: {self.tail()}")
+        self.process.stdout.close()
+        self.process = None
+
     def is_running(self):
         return self.process is not None and self.process.poll() is None
+
+    def read_log(self):
+        """All that it wrote on standard error since its last start."""
+        self.log.seek(0)
+        return self.log.read()
 
     def tail(self):
         """The end of what it wrote on standard error."""
