@@ -6,12 +6,16 @@ with EIO, in one run for a single time and in another from then on. Writes are s
 answers, what it acknowledged must be there after kill -9 and a start without strace; and if the disk
 goes on failing, writes must be answered with an error while reads go on, or the server must have
 ended and said why.
+
+`--rungs io_uring,pwritev2,direct-fdatasync,buffered-fdatasync,fsync --each 30` fails the first thirty calls
+of every rung, one after the other.
 """
 
 import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 from harness import CannotRun, Server, ServerError, arguments, check_all, main, skip, value_of
@@ -39,12 +43,28 @@ def injections(trace):
         return sum("(INJECTED)" in line for line in lines)
 
 
-def one_run(parsed, directory, when, is_lasting):
+def rungs(parsed):
+    """The rungs that work here: of those asked for, or all that can be forced."""
+    working = []
+    for rung in parsed.rungs.split(","):
+        with tempfile.TemporaryDirectory(dir=parsed.dir) as directory:
+            server = Server(parsed.binary, directory, flags=["--rung", rung])
+            try:
+                server.start()
+                working.append(rung)
+            except CannotRun as reason:
+                print(f"skipped: rung {rung} does not work here: {reason}", file=sys.stderr)
+            finally:
+                server.kill9()
+    return working
+
+
+def one_run(parsed, directory, when, is_lasting, rung):
     """Returns (acknowledged, refused, lost, wrong, problem)."""
     error = f"inject={CALLS}:error=EIO:when={when}{'+' if is_lasting else ''}"
     trace = directory + ".strace"
     prefix = ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={CALLS}", "-e", error]
-    server = Server(parsed.binary, directory, prefix=prefix)
+    server = Server(parsed.binary, directory, flags=["--rung", rung], prefix=prefix)
     acknowledged, refused, first_error = [], 0, None
     problem, injected = None, 0
     try:
@@ -83,7 +103,7 @@ def one_run(parsed, directory, when, is_lasting):
             problem = f"{injected} durable writes failed, and none was refused"
     finally:
         server.kill9()
-    print(f"when={when}{'+' if is_lasting else ''}: {injected} calls failed, {len(acknowledged)} "
+    print(f"{rung}, when={when}{'+' if is_lasting else ''}: {injected} calls failed, {len(acknowledged)} "
           f"acknowledged, {refused} refused {first_error or ''}", file=sys.stderr)
     calm = Server(parsed.binary, directory)
     try:
@@ -104,19 +124,23 @@ def work(parsed, directory):
     totals = [0, 0, 0, 0]
     problems = []
     runs = 0
-    for number in range(parsed.runs):
-        # The first calls belong to the opening, the later ones to writes.
-        when = rng.randrange(1, 20) if number == 0 else rng.randrange(20, 120)
+    working = rungs(parsed)
+    # From the first call on, one after the other: the first belong to the opening, the later ones to
+    # writes. The others are drawn.
+    whens = list(range(1, parsed.each + 1))
+    whens += [rng.randrange(1, 20) if number == 0 else rng.randrange(20, 120) for number in range(parsed.runs)]
+    cases = [(rung, number, when) for rung in working for number, when in enumerate(whens)]
+    for rung, number, when in cases:
         is_lasting = number % 2 == 1
-        *counts, problem = one_run(parsed, f"{directory}/{number}", when, is_lasting)
+        *counts, problem = one_run(parsed, f"{directory}/{rung}-{number}", when, is_lasting, rung)
         totals = [total + count for total, count in zip(totals, counts)]
         runs += 1
         if problem:
-            problems.append(f"when={when}: {problem}")
+            problems.append(f"{rung}, when={when}: {problem}")
             print(f"BAD {problems[-1]}", file=sys.stderr)
     acknowledged, refused, lost, wrong = totals
     good = not lost and not wrong and not problems and acknowledged > 0
-    return {"runs": runs, "acknowledged": acknowledged, "refused": refused, "lost": lost,
+    return {"runs": runs, "rungs": working, "acknowledged": acknowledged, "refused": refused, "lost": lost,
             "wrong": wrong, "problems": problems, "good": good}
 
 
@@ -125,4 +149,4 @@ if __name__ == "__main__":
         skip("strace is not installed")
     if not inject_works():
         skip("strace may not trace here (ptrace is forbidden?)")
-    main(work, arguments(__doc__, runs=4))
+    main(work, arguments(__doc__, runs=4, each=0, rungs="auto"))

@@ -15,6 +15,44 @@ use strandline_wal::{Error, Lsn, Options, Wal};
 /// Where the log lives.
 pub(crate) const DIR: &str = "/log";
 
+/// How a disk is driven: one for each family of rungs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// `pwritev2`: each write in the thread that asks for it, several at once.
+    Threads,
+    /// `io_uring`: writes are queued and end in any order.
+    Ring,
+    /// The same on a disk of small sectors.
+    RingOfSmallSectors,
+    /// `direct-fdatasync`: one at a time.
+    Single,
+    /// `buffered-fdatasync`, `fsync`: one at a time, hardly aligned.
+    Buffered,
+}
+
+impl Family {
+    pub(crate) const ALL: [Family; 5] = [
+        Family::Threads,
+        Family::Ring,
+        Family::RingOfSmallSectors,
+        Family::Single,
+        Family::Buffered,
+    ];
+
+    /// Lets the disk, and the logs of this thread, be driven so.
+    pub(crate) fn set_up(self, disk: &SimulatedDisk) {
+        disk.set_stepped(matches!(self, Family::Ring | Family::RingOfSmallSectors));
+        let is_small = matches!(self, Family::RingOfSmallSectors | Family::Buffered);
+        disk.set_alignment(if is_small { 512 } else { 4096 });
+        DEPTH_MAX.set(usize::from(matches!(self, Family::Single | Family::Buffered)));
+    }
+}
+
+thread_local! {
+    /// See [`Options::depth_max`].
+    static DEPTH_MAX: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Small segments, so that a short workload crosses many of them.
 pub(crate) fn options() -> Options {
     Options {
@@ -26,6 +64,7 @@ pub(crate) fn options() -> Options {
         depth: usize::MAX,
         background: false,
         new_log_id: 77,
+        depth_max: DEPTH_MAX.get(),
         ..Options::default()
     }
 }
@@ -189,17 +228,25 @@ pub(crate) struct Outcome {
 
 /// Several lives of one log, each ended by a fault, a crash or an orderly close.
 pub(crate) fn run(seed: u64) -> Result<Outcome, String> {
+    run_on(seed, None)
+}
+
+/// The same on a disk that is driven like one family of rungs, or one that the seed draws.
+pub(crate) fn run_on(seed: u64, family: Option<Family>) -> Result<Outcome, String> {
     let mut random = Random::new(seed);
     let disk = SimulatedDisk::new(seed);
     let mut model = Model::default();
     let mut outcome = Outcome::default();
-    disk.set_stepped(random.below(2) == 0);
+    let drawn = Family::ALL[random.index(Family::ALL.len())];
+    family.unwrap_or(drawn).set_up(&disk);
     for _ in 0..1 + random.below(4) {
         disk.set_survival(Survival::draw(&mut random));
         if random.below(4) > 0 {
-            // Failing writes are drawn more often: a crash comes in any case.
-            let fault = match random.below(3) {
+            // Failing writes and kills are drawn more often than the others.
+            let fault = match random.below(4) {
                 0 => Fault::Eio,
+                // What is in the cache only needs a kill to be seen, and then a power cut.
+                1 => Fault::Kill,
                 _ => Fault::ALL[random.index(Fault::ALL.len())],
             };
             let at = disk.operations() + 1 + random.below(150);
