@@ -65,6 +65,7 @@ mod segment;
 mod stats;
 mod stepped;
 mod survey;
+mod sync;
 mod ticket;
 mod verify;
 mod waiters;

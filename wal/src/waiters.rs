@@ -22,13 +22,9 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::thread::Thread;
-
-use rustix::thread::futex;
 
 use crate::Lsn;
+use crate::sync::{Arc, AtomicU8, AtomicU32, Ordering, Thread, current, futex, park, thread_local};
 use crate::ticket::Task;
 
 /// Why a thread was woken.
@@ -64,7 +60,7 @@ pub(crate) struct Sleeper {
 
 impl Sleeper {
     fn new() -> Arc<Self> {
-        Arc::new(Self { thread: std::thread::current(), signal: AtomicU8::new(ASLEEP) })
+        Arc::new(Self { thread: current(), signal: AtomicU8::new(ASLEEP) })
     }
 
     /// The calling thread's.
@@ -78,18 +74,19 @@ impl Sleeper {
 
     /// Wakes it. Only whoever took it out of the list it was in may do that.
     pub(crate) fn wake(&self, reason: Reason) {
-        self.signal.store(signal_of(reason), Ordering::Release);
+        // An exchange rather than a store, so that it comes after the last look of the sleeper.
+        self.signal.swap(signal_of(reason), Ordering::AcqRel);
         self.thread.unpark();
     }
 
     /// Sleeps until it is woken.
     pub(crate) fn park(&self) -> Reason {
         loop {
-            match self.signal.swap(ASLEEP, Ordering::Acquire) {
+            match self.signal.swap(ASLEEP, Ordering::AcqRel) {
                 LOOK => return Reason::Look,
                 LEAD => return Reason::Lead,
                 SETTLED => return Reason::Settled,
-                _ => std::thread::park(),
+                _ => park(),
             }
         }
     }
