@@ -45,6 +45,9 @@ const SNAPSHOT_CHUNK: u8 = 13;
 const SNAPSHOT_DONE: u8 = 14;
 const SNAPSHOT_GONE: u8 = 15;
 
+const REPAIR_REQUEST: u8 = 18;
+const REPAIR: u8 = 19;
+
 /// Appends the message's bytes to `out`.
 ///
 /// # Panics
@@ -210,6 +213,17 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             PROBE_ANSWER
         }
         Body::Snapshot(body) => encode_snapshot(body, out),
+        Body::RepairRequest { first, end, end_term } => {
+            put_words(out, &[first.0, end.0, end_term.0]);
+            REPAIR_REQUEST
+        }
+        Body::Repair { first, entries, is_leader, is_trimmed } => {
+            put_words(out, &[first.0]);
+            out.extend_from_slice(&[u8::from(*is_leader), u8::from(*is_trimmed)]);
+            put_u32(out, entries.len());
+            entries.iter().for_each(|entry| put_bytes(out, entry));
+            REPAIR
+        }
     }
 }
 
@@ -255,11 +269,7 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
         APPEND => {
             let (previous, previous_term) = (fields.index()?, fields.term()?);
             let committed = fields.index()?;
-            let count = fields.u32()?;
-            let mut entries = Vec::new();
-            for _ in 0..count {
-                entries.push(fields.bytes()?);
-            }
+            let entries = fields.entries()?;
             Body::Append { previous, previous_term, committed, entries }
         }
         APPENDED => Body::Appended { last: fields.index()?, committed: fields.index()? },
@@ -298,6 +308,16 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
             is_sure: fields.bool()?,
         },
         SNAPSHOT_OFFER..=SNAPSHOT_GONE => Body::Snapshot(decode_snapshot(kind, fields)?),
+        REPAIR_REQUEST => Body::RepairRequest {
+            first: fields.index()?,
+            end: fields.index()?,
+            end_term: fields.term()?,
+        },
+        REPAIR => {
+            let first = fields.index()?;
+            let (is_leader, is_trimmed) = (fields.bool()?, fields.bool()?);
+            Body::Repair { first, entries: fields.entries()?, is_leader, is_trimmed }
+        }
         _ => return Err(refused(6, format!("no message has kind {kind}"))),
     })
 }
@@ -416,6 +436,15 @@ impl Fields<'_> {
         };
         self.at += len;
         Ok(self.bytes.slice_ref(bytes))
+    }
+
+    fn entries(&mut self) -> Result<Vec<Bytes>> {
+        let count = self.u32()?;
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            entries.push(self.bytes()?);
+        }
+        Ok(entries)
     }
 
     fn membership(&mut self) -> Result<Membership> {

@@ -44,6 +44,13 @@ fn bodies() -> Vec<Body> {
             is_unanimous: false,
             is_sure: true,
         },
+        Body::RepairRequest { first: Index(4), end: Index(9), end_term: Term(2) },
+        Body::Repair {
+            first: Index(4),
+            entries: vec![Bytes::from_static(b"an entry")],
+            is_leader: true,
+            is_trimmed: false,
+        },
         Body::TimeoutNow,
         Body::ReadRequest { context: context.clone() },
         Body::ReadAnswer { index: Index(8), context },

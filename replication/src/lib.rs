@@ -45,6 +45,7 @@ mod lag;
 mod log;
 mod machine;
 mod membership;
+mod mend;
 mod message;
 mod open;
 mod options;

@@ -8,7 +8,7 @@
 //! Invariant: `first <= applied + 1`, `durable <= last`; the cache ends at `last` and holds all that
 //! is not durable.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -45,6 +45,10 @@ pub(crate) struct Log {
     bytes: u64,
     /// Where entries end in that count, now and then, for those that are not in the cache any more.
     marks: VecDeque<(u64, u64)>,
+    /// Whether damage was met when the log was taken up.
+    has_holes: bool,
+    /// Whether a read has failed.
+    has_failed_read: Cell<bool>,
 }
 
 struct Cached {
@@ -87,18 +91,71 @@ impl Log {
             last: db.flushed().0,
             bytes: 0,
             marks: VecDeque::new(),
+            has_holes: false,
+            has_failed_read: Cell::new(false),
             db,
         };
         log.drop_if_foreign()?;
-        let mut reader = log.db.log().reader(Lsn(log.db.flushed().0 + 1));
+        let mut next = log.last + 1;
+        while let Err(error) = log.load(next) {
+            let Some((_, end)) = log.hole_at(log.last + 1)? else { return Err(error) };
+            log.has_holes = true;
+            // What is behind it is there, but not what leads up to it.
+            (log.last, next) = (end - 1, end);
+            log.cache.clear();
+        }
+        Ok(log)
+    }
+
+    /// Takes note of all entries from `next` on.
+    fn load(&mut self, next: u64) -> Result<()> {
+        let mut reader = self.db.log().reader(Lsn(next));
         while let Some(records) = reader.next_records()? {
             for record in records.iter() {
                 let (lsn, record) = record.map_err(damaged)?;
-                log.note(lsn.0, Bytes::copy_from_slice(record.payload))?;
+                self.note(lsn.0, Bytes::copy_from_slice(record.payload))?;
             }
-            log.shrink();
+            self.shrink();
         }
-        Ok(log)
+        Ok(())
+    }
+
+    /// The damage at which reading from `next` on has ended, and the end of its segment; none if the
+    /// log is not damaged there, or damaged where it cannot be mended. Reads the whole log.
+    fn hole_at(&self, next: u64) -> Result<Option<(u64, u64)>> {
+        let wal = self.db.log();
+        while !wal.scrub(SCRUB_LEN)?.finished {}
+        // Of a group without records only the place is known, and what follows in its segment is there.
+        let damage = wal.damages().into_iter().find(|damage| damage.end.0 >= next);
+        let end = damage.as_ref().and_then(|damage| wal.segment_end(damage.first));
+        let hole = damage.zip(end).map(|(damage, end)| (damage.first.0, end.0.max(damage.end.0)));
+        Ok(hole.filter(|(_, end)| *end > next))
+    }
+
+    /// Whether entries beyond the flushed one are damaged: then nothing but reading them is allowed.
+    pub(crate) fn has_holes(&self) -> bool {
+        self.has_holes
+    }
+
+    /// The term of an entry as it stands on the disk.
+    pub(crate) fn read_term(&self, index: u64) -> Option<u64> {
+        let is_there = (self.db.log().first().0..=self.last()).contains(&index);
+        let entries = is_there.then(|| self.entries(index, index + 1, 0).ok()).flatten()?;
+        header_of(index, entries.first()?).ok().map(|header| header.term)
+    }
+
+    /// Whether a read has failed since this was asked last.
+    pub(crate) fn take_failed_read(&self) -> bool {
+        self.has_failed_read.take()
+    }
+
+    pub(crate) fn note_failed_read(&self) {
+        self.has_failed_read.set(true);
+    }
+
+    /// Segments have been written anew: nothing that was read of them counts.
+    pub(crate) fn forget_places(&mut self) {
+        self.cursors.borrow_mut().clear();
     }
 
     /// A crash after a snapshot was installed and before the log began anew may leave a log that does
@@ -109,7 +166,8 @@ impl Log {
         if flushed < wal.first().0 || flushed > wal.last().0 {
             return Ok(());
         }
-        let entries = self.read(flushed, flushed + 1, u64::MAX)?;
+        // If it is damaged, whoever has what belongs there has to agree with what stands behind it.
+        let Ok(entries) = self.read(flushed, flushed + 1, u64::MAX) else { return Ok(()) };
         let terms = entries.first().map(|payload| header_of(flushed, payload)).transpose()?;
         if terms.map(|header| header.term) != self.terms.get(flushed) {
             self.db.reset_log(Index(flushed + 1))?;
@@ -254,7 +312,11 @@ impl Log {
     pub(crate) fn entries(&self, low: u64, high: u64, len_max: u64) -> Result<Vec<Bytes>> {
         let cached = self.cache_first();
         if low < cached {
-            return self.read(low, high.min(cached), len_max);
+            let read = self.read(low, high.min(cached), len_max);
+            if read.is_err() {
+                self.note_failed_read();
+            }
+            return read;
         }
         let skipped = usize::try_from(low - cached).expect("it is in memory");
         let count = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
@@ -345,6 +407,8 @@ impl Log {
     }
 }
 
+/// Bytes read at a time when the whole log is searched for damage.
+const SCRUB_LEN: u64 = 1 << 20;
 /// So many bytes of entries lie between two marks: a thousand of them for a gigabyte.
 const MARK_EVERY: u64 = 1 << 20;
 

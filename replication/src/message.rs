@@ -138,6 +138,26 @@ pub enum Body {
     },
     /// About a snapshot.
     Snapshot(SnapshotBody),
+    /// Some entries are damaged: who has them?
+    RepairRequest {
+        /// From here,
+        first: Index,
+        /// to before this one,
+        end: Index,
+        /// which has this term; 0 if nothing stands there.
+        end_term: Term,
+    },
+    /// Entries for who asked: those that stood there.
+    Repair {
+        /// The first of them.
+        first: Index,
+        /// As in an append; none if the sender cannot help.
+        entries: Vec<Bytes>,
+        /// Whether the sender leads,
+        is_leader: bool,
+        /// and has let go of what was asked for: only a snapshot can help.
+        is_trimmed: bool,
+    },
 }
 
 /// Whether a vote counts.

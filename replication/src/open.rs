@@ -13,6 +13,7 @@ use crate::hard_state::{HardState, HardStateFile};
 use crate::lag::Lag;
 use crate::log::Log;
 use crate::machine::{ReplicatedMachine, Shared};
+use crate::mend::Mend;
 use crate::read::Reads;
 use crate::rejoin::Rejoin;
 use crate::snapshot::receive::Receiver;
@@ -52,11 +53,13 @@ impl Replica {
         let state = hard.get();
         let membership = shared.lock().membership.clone();
         let committed = log.db().applied();
+        let mend = Mend::new(log.has_holes());
         let consensus = Consensus::open(&options, log, (state.term, state.vote), &membership)?;
         Ok(Self {
             reads: Reads::new(options.id, state.openings),
             watermarks: Watermarks::new(committed),
             lag: Lag::default(),
+            mend,
             refusals: Refusals::default(),
             rejoin: Rejoin::new(options.seed, state.openings),
             sender: Sender::default(),

@@ -39,6 +39,8 @@ pub struct Options {
     pub lag_bytes_max: Option<u64>,
     /// How many bytes of snapshots are sent per tick. 4 MiB.
     pub snapshot_bytes_per_tick: u32,
+    /// How many bytes of the log are verified per tick; 0 for none. 0.
+    pub scrub_bytes_per_tick: u32,
     /// Whether this replica is a witness: it keeps a log and no state, votes, and never leads. Fixed for
     /// the life of a directory; its role in the membership says the same.
     pub is_witness: bool,
@@ -63,6 +65,7 @@ impl Default for Options {
             retention_bytes_max: 1 << 30,
             lag_bytes_max: None,
             snapshot_bytes_per_tick: 4 << 20,
+            scrub_bytes_per_tick: 0,
             is_witness: false,
             may_create: true,
         }

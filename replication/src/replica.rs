@@ -22,6 +22,7 @@ use crate::hard_state::{HardState, HardStateFile};
 use crate::lag::Lag;
 use crate::log::Appended;
 use crate::machine::Shared;
+use crate::mend::Mend;
 use crate::message::{Body, Message};
 use crate::read::Reads;
 use crate::rejoin::{ProbeAnswer, Rejoin};
@@ -40,6 +41,7 @@ pub struct Replica {
     pub(crate) reads: Reads,
     pub(crate) watermarks: Watermarks,
     pub(crate) lag: Lag,
+    pub(crate) mend: Mend,
     pub(crate) refusals: Refusals,
     pub(crate) rejoin: Rejoin,
     pub(crate) sender: Sender,
@@ -96,10 +98,13 @@ impl Replica {
     /// Takes an event; an error in the answer is a peer's fault, and does not stop the replica.
     fn take(&mut self, event: Event, output: &mut Output) -> Result<Option<Error>> {
         match event {
+            // Who is wounded asks for what it lacks, and does nothing else.
+            Event::Tick if self.mend.is_wounded() => self.mend_tick(output)?,
             Event::Tick => {
                 self.tick();
                 self.rejoin_tick(output);
                 self.snapshot_tick(output)?;
+                self.mend_tick(output)?;
             }
             Event::Received(envelope) => return self.receive(envelope, output),
             Event::Propose { token, entries, session } => {
@@ -149,6 +154,9 @@ impl Replica {
     }
 
     fn may_campaign(&self) -> bool {
+        if self.mend.is_wounded() {
+            return false;
+        }
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
         // The crate stands for election without looking whether it is a voter.
         let may_win = self.consensus.is_voter();
@@ -174,6 +182,22 @@ impl Replica {
                 self.probe(envelope.from, output);
             }
             return Ok(Some(error));
+        }
+        match envelope.message.body {
+            Body::RepairRequest { first, end, end_term } => {
+                self.repair_asked(envelope.from, (first, end), end_term, output);
+                return Ok(None);
+            }
+            Body::Repair { is_leader: true, is_trimmed: true, .. } if self.mend.is_wounded() => {
+                self.give_up_log(envelope.from, envelope.message.term)?;
+                return Ok(None);
+            }
+            Body::Repair { first, entries, .. } => {
+                self.repair_answered(envelope.from, first, entries, output)?;
+                return Ok(None);
+            }
+            _ if self.mend.is_wounded() => return Ok(None),
+            _ => {}
         }
         // While the log takes nothing, a message is as good as lost.
         if self.stalled.is_some() {
@@ -209,6 +233,9 @@ impl Replica {
 
     /// Does what follows, until nothing does.
     fn advance(&mut self, output: &mut Output) -> Result<()> {
+        if self.mend.is_wounded() {
+            return Ok(());
+        }
         loop {
             self.consensus.log().drive()?;
             self.settle(output)?;

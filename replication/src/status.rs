@@ -43,6 +43,12 @@ pub struct Status {
     pub first: Index,
     /// What it cannot be sure of: it does not vote until it has caught up.
     pub doubt: Doubt,
+    /// Whether damage in its log keeps it from taking part until peers have mended it.
+    pub is_wounded: bool,
+    /// Damaged places of the log that are known and not mended.
+    pub damaged: usize,
+    /// Records of the log that were mended since it was opened.
+    pub mended: u64,
     /// Who belongs to the group, as of the last applied entry.
     pub membership: Membership,
     /// What a leader knows of the others; elsewhere empty.
@@ -134,6 +140,9 @@ impl Replica {
             first: Index(log.first()),
             doubt: self.hard.get().doubt,
             peers: others.map(peer).collect(),
+            is_wounded: self.mend.is_wounded(),
+            damaged: self.db().log().damages().len(),
+            mended: self.mend.mended(),
             receiving: self.receiver.progress(),
             membership,
         }

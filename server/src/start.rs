@@ -200,11 +200,12 @@ const HEARTBEAT_TICKS: u32 = 3;
 fn limits(config: &Config) -> strandline_replication::Options {
     let bytes = |name| u64::try_from(config.size(name)).unwrap_or(u64::MAX);
     let ticks_per_second = u64::try_from(1000 / TICK.as_millis()).unwrap_or(1);
-    let rate = bytes("snapshot-rate") / ticks_per_second;
+    let per_tick = |name| u32::try_from(bytes(name).div_ceil(ticks_per_second)).unwrap_or(u32::MAX);
     strandline_replication::Options {
         retention_bytes_max: bytes("retention-bytes-max"),
         lag_bytes_max: Some(bytes("lag-bytes-max")).filter(|bound| *bound > 0),
-        snapshot_bytes_per_tick: u32::try_from(rate).unwrap_or(u32::MAX).max(1),
+        snapshot_bytes_per_tick: per_tick("snapshot-rate").max(1),
+        scrub_bytes_per_tick: per_tick("scrub-rate"),
         ..strandline_replication::Options::default()
     }
 }
@@ -243,6 +244,15 @@ fn open_replica(
         let own = nodes.own();
         tracing::info!(
             "waits to be added: type strandline cluster add {own} --node HOST:PORT of any node"
+        );
+    }
+    let status = replica.status();
+    if status.is_wounded {
+        let damaged = status.damaged;
+        tracing::warn!(
+            damaged,
+            "this node is wounded: entries of its log are damaged that no table has; it takes no part \
+             until the others have mended them"
         );
     }
     let received = group.clone();

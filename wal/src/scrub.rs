@@ -130,6 +130,12 @@ impl Wal {
         self.shared.scrub(bytes)
     }
 
+    /// The position after the last one of the segment that holds `lsn`, as far as it is durable; none if
+    /// no segment does.
+    pub fn segment_end(&self, lsn: Lsn) -> Option<Lsn> {
+        self.shared.lock().core.stretch(lsn).map(|stretch| stretch.end)
+    }
+
     /// What verifications of this open log have found damaged and nobody has repaired, ascending.
     pub fn damages(&self) -> Vec<Damage> {
         let first = self.first();

@@ -161,7 +161,11 @@ impl Consensus {
                 raw.set_entries(vec![Entry { data: context, ..Entry::default() }].into());
                 MessageType::MsgReadIndexResp
             }
-            Body::Probe { .. } | Body::ProbeAnswer { .. } | Body::Snapshot(_) => return None,
+            Body::Probe { .. }
+            | Body::ProbeAnswer { .. }
+            | Body::Snapshot(_)
+            | Body::RepairRequest { .. }
+            | Body::Repair { .. } => return None,
         };
         raw.set_msg_type(kind);
         Some(raw)

@@ -223,6 +223,9 @@ pub(super) mod tests {
             sending: None,
         };
         Status {
+            is_wounded: false,
+            damaged: 0,
+            mended: 0,
             id: ReplicaId(1),
             role: Role::Leader,
             term: Term(1),

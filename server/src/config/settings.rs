@@ -218,6 +218,12 @@ pub static SETTINGS: &[Setting] = &[
         "after which a client that does not read goes",
     ),
     fixed("in-flight-bytes-max", Kind::Bytes, "67108864", "writes on their way through the log"),
+    fixed(
+        "scrub-rate",
+        Kind::Bytes,
+        "1048576",
+        "bytes of a node's log verified per second; 0: none",
+    ),
     fixed("retention-bytes-max", Kind::Bytes, "1073741824", "log kept for nodes that lag"),
     fixed(
         "lag-bytes-max",

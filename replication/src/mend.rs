@@ -1,0 +1,286 @@
+//! Damage in the log, mended with what peers have.
+//!
+//! The log is verified a little at every tick, and faster after a read has failed. What is damaged in a
+//! sealed segment is asked of the peers, one after the other, and put back by
+//! [`Wal::repair`](strandline_wal::Wal::repair), which holds it against the checksums and chains that are
+//! left.
+//!
+//! A peer's entries are those that were there by the log matching property: whoever has the entry *after*
+//! the damage with the same term has the same entries before it, committed or not. Where nothing stands
+//! after the damage, a peer gives only what is committed. It gives as much as it can read itself, so that
+//! replicas that are damaged each elsewhere mend each other.
+//!
+//! Damage in what is applied stops nothing: the state has it. If no peer has it any more, that part of the
+//! log is let go. Damage beyond, found when the replica is opened, makes it *wounded*: it does not know
+//! all that it has promised, so it neither votes nor acknowledges nor applies, and hears nothing but
+//! questions and answers about damage until it is whole. Then it has lost nothing, and is in no doubt.
+//! If a leader has let go of what is missing, the log is dropped instead, in doubt of its tail (see
+//! `rejoin.rs`), and the leader sends a snapshot. Where a quorum is damaged in the same place nobody
+//! leads: they stay wounded, and say so.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use strandline_engine::{Entry, Index};
+use strandline_wal::Damage;
+use strandline_wal::record::{Kind, Record};
+
+use crate::consensus::Consensus;
+use crate::hard_state::HardState;
+use crate::log::Log;
+use crate::message::{Body, Message};
+use crate::{Doubt, Output, Replica, ReplicaId, Result, Term};
+
+/// The log is verified in steps of so many bytes.
+const STEP_LEN: u64 = 64 << 10;
+/// Bytes of the log verified in a tick after a read has failed: damage is looked for then.
+const HURRY_LEN: u64 = 1 << 20;
+/// Bytes of entries in one answer.
+const ANSWER_LEN_MAX: u64 = 8 << 20;
+
+/// What is being mended.
+#[derive(Debug, Default)]
+pub(crate) struct Mend {
+    /// Bytes that may be verified.
+    credit: u64,
+    /// Whether the replica is wounded.
+    is_wounded: bool,
+    current: Option<Mending>,
+    /// Records that were put back.
+    mended: u64,
+    /// Where damage begins in the segment that is still written to, if there is some; 0 if not. It is
+    /// mended after the next opening.
+    out_of_reach: u64,
+}
+
+/// A damaged range.
+#[derive(Debug)]
+struct Mending {
+    first: u64,
+    end: u64,
+    /// Entries from `first` on that have come.
+    entries: Vec<Bytes>,
+    /// Who was asked, and since how many ticks.
+    asked: Option<(ReplicaId, u64)>,
+    /// Who could not help.
+    refused: BTreeSet<ReplicaId>,
+}
+
+impl Mending {
+    fn next(&self) -> u64 {
+        self.first + u64::try_from(self.entries.len()).expect("they are in memory")
+    }
+}
+
+impl Mend {
+    pub(crate) fn new(is_wounded: bool) -> Self {
+        Self { is_wounded, ..Self::default() }
+    }
+
+    pub(crate) fn is_wounded(&self) -> bool {
+        self.is_wounded
+    }
+
+    /// Records that were put back since the replica was opened.
+    pub(crate) fn mended(&self) -> u64 {
+        self.mended
+    }
+}
+
+impl Replica {
+    /// Looks for damage, and asks for what belongs there.
+    pub(crate) fn mend_tick(&mut self, output: &mut Output) -> Result<()> {
+        let hurries = self.consensus.log().take_failed_read();
+        self.mend.credit += u64::from(self.options.scrub_bytes_per_tick);
+        if hurries {
+            self.mend.credit += HURRY_LEN;
+        }
+        let wal = self.consensus.log().db().log();
+        if self.mend.credit >= STEP_LEN {
+            let scrub = wal.scrub(self.mend.credit)?;
+            self.mend.credit = 0;
+            if hurries && scrub.damages.is_empty() && !scrub.finished {
+                self.consensus.log().note_failed_read();
+            }
+        }
+        if self.mend.current.is_none() {
+            let later = self.mend.out_of_reach;
+            // Behind damage nothing of a segment is read, until it is mended.
+            let range = |damage: Damage| {
+                let end = wal.segment_end(damage.first).unwrap_or(damage.end).max(damage.end);
+                (damage.first.0, end.0)
+            };
+            let counts = |(first, end): &(u64, u64)| first < end && *first != later;
+            let found = wal.damages().into_iter().map(range).find(counts);
+            self.mend.current = found.map(|(first, end)| Mending {
+                first,
+                end,
+                entries: Vec::new(),
+                asked: None,
+                refused: BTreeSet::new(),
+            });
+        }
+        self.ask(output)
+    }
+
+    /// Asks the next peer, if none is being asked.
+    fn ask(&mut self, output: &mut Output) -> Result<()> {
+        let patience = 4 * u64::from(self.options.heartbeat_ticks) + 2;
+        let members = self.shared.lock().membership.members.clone();
+        let Some(mending) = &mut self.mend.current else { return Ok(()) };
+        if let Some((peer, ticks)) = &mut mending.asked {
+            *ticks += 1;
+            if *ticks <= patience {
+                return Ok(());
+            }
+            mending.refused.insert(*peer);
+            mending.asked = None;
+        }
+        let others = members.iter().map(|member| member.id).filter(|id| *id != self.options.id);
+        let Some(peer) = others.into_iter().find(|id| !mending.refused.contains(id)) else {
+            // Nobody has it now. What the tables have may go; for the rest all are asked again.
+            let end = mending.end;
+            self.mend.current = None;
+            if end <= self.db().flushed().0 + 1 && end <= self.consensus.log().last() {
+                self.db().trim(Index(end - 1));
+            }
+            return Ok(());
+        };
+        mending.asked = Some((peer, 0));
+        let (first, end) = (mending.next(), mending.end);
+        let end_term = Term(self.consensus.log().read_term(end).unwrap_or(0));
+        let body = Body::RepairRequest { first: Index(first), end: Index(end), end_term };
+        self.post(peer, Message { term: self.consensus.term(), body }, output);
+        Ok(())
+    }
+
+    /// A peer asks for entries, of which the one at `end` has this term in its log.
+    pub(crate) fn repair_asked(
+        &self,
+        from: ReplicaId,
+        (first, end): (Index, Index),
+        end_term: Term,
+        output: &mut Output,
+    ) {
+        let log = self.consensus.log();
+        let agrees = end_term.0 > 0 && log.read_term(end.0) == Some(end_term.0);
+        let end = if agrees { end } else { end.min(Index(self.db().applied().0 + 1)) };
+        let mut entries = Vec::new();
+        let mut next = first.0;
+        let mut len = 0;
+        while first.0 >= log.first() && next < end.0 && len < ANSWER_LEN_MAX {
+            // What cannot be read here another peer may have.
+            let Ok(more) = log.entries(next, end.0, ANSWER_LEN_MAX - len) else { break };
+            if more.is_empty() {
+                break;
+            }
+            next += u64::try_from(more.len()).expect("they are in memory");
+            len += more.iter().map(|entry| u64::try_from(entry.len()).unwrap_or(0)).sum::<u64>();
+            entries.extend(more);
+        }
+        let (is_leader, is_trimmed) = (self.consensus.is_leader(), first.0 < log.first());
+        let body = Body::Repair { first, entries, is_leader, is_trimmed };
+        self.post(from, Message { term: self.consensus.term(), body }, output);
+    }
+
+    /// A peer has answered.
+    pub(crate) fn repair_answered(
+        &mut self,
+        from: ReplicaId,
+        first: Index,
+        entries: Vec<Bytes>,
+        output: &mut Output,
+    ) -> Result<()> {
+        let Some(mending) = &mut self.mend.current else { return Ok(()) };
+        let is_asked = mending.asked.is_some_and(|(peer, _)| peer == from);
+        if !is_asked || first.0 != mending.next() {
+            return Ok(());
+        }
+        mending.asked = None;
+        let room = usize::try_from(mending.end - first.0).unwrap_or(usize::MAX);
+        let is_sound = entries.len() <= room
+            && (first.0..).zip(&entries).all(|(at, entry)| Entry::decode(Index(at), entry).is_ok());
+        match is_sound && !entries.is_empty() {
+            true => mending.entries.extend(entries),
+            false => drop(mending.refused.insert(from)),
+        }
+        if mending.next() < mending.end {
+            return self.ask(output);
+        }
+        let mending = self.mend.current.take().expect("it was there just above");
+        let record = |payload| Record { kind: Kind::ENTRY, payload };
+        let records: Vec<Record<'_>> = mending.entries.iter().map(|entry| record(entry)).collect();
+        match self.db().log().repair(strandline_wal::Lsn(mending.first), &records) {
+            Ok(repaired) => {
+                self.mend.mended += repaired.records;
+                self.mend.out_of_reach = 0;
+            }
+            // Not what was there: somebody else is asked, from the beginning.
+            Err(strandline_wal::Error::Mismatch { .. }) => {
+                let mut refused = mending.refused;
+                refused.insert(from);
+                let asked = None;
+                self.mend.current =
+                    Some(Mending { entries: Vec::new(), asked, refused, ..mending });
+                return self.ask(output);
+            }
+            // The segment that follows is damaged too: they are mended together.
+            Err(strandline_wal::Error::OutOfRange { .. }) => {
+                let wal = self.db().log();
+                let beyond = wal.segment_end(strandline_wal::Lsn(mending.end));
+                let end = beyond.map_or(mending.end, |end| end.0);
+                let hits = |damage: &Damage| (mending.end..end).contains(&damage.first.0);
+                if wal.damages().iter().any(hits) {
+                    self.mend.current = Some(Mending { end, ..mending });
+                    return self.ask(output);
+                }
+                self.mend.out_of_reach = mending.first;
+            }
+            Err(error) if error.is_full() => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.consensus.log_mut().forget_places();
+        self.heal_if_whole()
+    }
+
+    /// A leader has let go of what is missing here: it cannot be put back. A leader has everything that
+    /// was committed, so this replica, which does not know what it has acknowledged, may drop its log, in
+    /// doubt from then on, and be brought up to date like one that has lost its end.
+    pub(crate) fn give_up_log(&mut self, from: ReplicaId, term: Term) -> Result<()> {
+        let is_asked = |mending: &Mending| mending.asked.is_some_and(|(peer, _)| peer == from);
+        if term < self.consensus.term() || !self.mend.current.as_ref().is_some_and(is_asked) {
+            return Ok(());
+        }
+        let state = self.hard.get();
+        if state.doubt == Doubt::Nothing {
+            self.hard.save(HardState { doubt: Doubt::Tail, ..state })?;
+        }
+        self.mend.current = None;
+        self.db().reset_log(Index(self.db().flushed().0 + 1))?;
+        self.heal()
+    }
+
+    /// Takes up the log anew when nothing is missing from it any more.
+    fn heal_if_whole(&mut self) -> Result<()> {
+        match self.mend.is_wounded && self.db().log().damages().is_empty() {
+            true => self.heal(),
+            false => Ok(()),
+        }
+    }
+
+    fn heal(&mut self) -> Result<()> {
+        let (terms, membership) = {
+            let shared = self.shared.lock();
+            (shared.terms.clone(), shared.membership.clone())
+        };
+        let log = Log::open(self.db().clone(), terms, self.options.db.background)?;
+        if log.has_holes() {
+            return Ok(());
+        }
+        let state = self.hard.get();
+        self.consensus =
+            Consensus::open(&self.options, log, (state.term, state.vote), &membership)?;
+        self.mend.is_wounded = false;
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Replicas whose logs are damaged, and mended by others.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{Cluster, DIR, options, voters};
+use strandline_replication::{Doubt, Event, Options};
+
+/// Everything stays in the log, and tables are rare.
+fn cluster(seed: u64, scrub_bytes_per_tick: u32) -> Cluster {
+    let mut cluster = Cluster::empty(seed);
+    for id in 1..=3 {
+        let mut options = options(id, &voters(&[1, 2, 3]), seed);
+        options.db.engine.memtable_size = 8 << 20;
+        cluster.add(Options { scrub_bytes_per_tick, ..options });
+    }
+    cluster
+}
+
+/// Writes until the log has some segments; everything is acknowledged and applied everywhere.
+fn fill(cluster: &mut Cluster) {
+    let leader = cluster.elect();
+    for at in 0..150_u32 {
+        cluster.propose(leader, &[&at.to_le_bytes(), &[5; 1000]]);
+        cluster.round();
+    }
+    cluster.converge();
+}
+
+/// Damages the middle of a segment of a replica's log: all groups there, whatever their lengths.
+fn damage(cluster: &Cluster, id: u64, segment: u64) {
+    let path = Path::new(DIR).join(format!("groups/1/log/{segment:016}.segment"));
+    for offset in (20 << 10..44 << 10).step_by(4096) {
+        cluster.nodes[&id].disk.corrupt(&path, offset, &[0xa5; 300]);
+    }
+}
+
+fn mended(cluster: &Cluster, id: u64) -> u64 {
+    cluster.replica(id).status().mended
+}
+
+#[test]
+fn damage_at_rest_is_found_and_mended() {
+    let mut cluster = cluster(1, 8 << 10);
+    fill(&mut cluster);
+    damage(&cluster, 2, 4);
+    cluster.until("mended", |cluster| mended(cluster, 2) > 0);
+    assert_eq!(cluster.replica(2).status().damaged, 0);
+    assert!(cluster.replica(2).db().log().damages().is_empty());
+    cluster.converge();
+    // The log is read again from the beginning.
+    cluster.reopen(2, true);
+    assert!(!cluster.replica(2).status().is_wounded);
+    cluster.elect();
+    cluster.converge();
+}
+
+#[test]
+fn a_replica_that_opens_with_damage_is_mended_before_it_takes_part() {
+    let mut cluster = cluster(2, 0);
+    fill(&mut cluster);
+    cluster.crash(2, true);
+    damage(&cluster, 2, 3);
+    // Segments side by side are mended together.
+    damage(&cluster, 2, 5);
+    damage(&cluster, 2, 6);
+    cluster.open(2).unwrap();
+    let status = cluster.replica(2).status();
+    assert!(status.is_wounded && status.damaged > 0, "{status:?}");
+    cluster.step(2, Event::Campaign);
+    cluster.until("whole", |cluster| !cluster.replica(2).status().is_wounded);
+    assert!(mended(&cluster, 2) > 0);
+    cluster.elect();
+    cluster.converge();
+}
+
+/// Each replica has what another lacks; together they have everything, and lose none of it.
+#[test]
+fn all_are_damaged_each_elsewhere() {
+    let mut cluster = cluster(3, 0);
+    fill(&mut cluster);
+    for id in 1..=3 {
+        cluster.crash(id, true);
+        damage(&cluster, id, id + 3);
+    }
+    for id in 1..=3 {
+        cluster.open(id).unwrap();
+        assert!(cluster.replica(id).status().is_wounded, "{id}");
+    }
+    cluster.until("all are whole", |cluster| {
+        (1..=3).all(|id| !cluster.replica(id).status().is_wounded)
+    });
+    cluster.elect();
+    cluster.converge();
+}
+
+/// Nobody has it: they stay apart, and do not pretend.
+#[test]
+fn the_same_damage_on_a_quorum_stops_the_group() {
+    let mut cluster = cluster(4, 0);
+    fill(&mut cluster);
+    for id in 1..=3 {
+        cluster.crash(id, true);
+        for segment in 3..=5 {
+            damage(&cluster, id, segment);
+        }
+    }
+    for id in 1..=3 {
+        cluster.open(id).unwrap();
+    }
+    cluster.rounds(300);
+    for id in 1..=3 {
+        let status = cluster.replica(id).status();
+        assert!(status.is_wounded && status.damaged > 0, "{status:?}");
+    }
+    assert!(cluster.leader().is_none());
+}
+
+/// A peer that is behind is fed from a damaged segment: the leader mends it and goes on.
+#[test]
+fn a_read_that_fails_has_the_log_searched() {
+    let mut cluster = cluster(5, 0);
+    let leader = cluster.elect();
+    let away = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.isolate(away);
+    fill_apart(&mut cluster, leader, away);
+    cluster.crash(leader, true);
+    damage(&cluster, leader, 4);
+    cluster.heal();
+    cluster.open(leader).unwrap();
+    cluster.until("whole", |cluster| !cluster.replica(leader).status().is_wounded);
+    cluster.elect();
+    cluster.converge();
+}
+
+fn fill_apart(cluster: &mut Cluster, leader: u64, away: u64) {
+    for at in 0..150_u32 {
+        cluster.propose(leader, &[&at.to_le_bytes(), &[5; 1000]]);
+        cluster.round();
+    }
+    cluster.until("the other two have it", |cluster| {
+        let last = cluster.replica(leader).status().last;
+        (1..=3).filter(|id| *id != away).all(|id| cluster.replica(id).status().applied == last)
+    });
+}
+
+/// What is missing has been trimmed everywhere else: the leader sends its state instead.
+#[test]
+fn who_cannot_be_mended_is_sent_a_snapshot() {
+    let mut cluster = cluster(6, 0);
+    let leader = cluster.elect();
+    let away = (1..=3).find(|id| *id != leader).unwrap();
+    for id in (1..=3).filter(|id| *id != away) {
+        cluster.node(id).options.retention_bytes_max = 128 << 10;
+        cluster.node(id).options.db.engine.memtable_size = 16 << 10;
+        cluster.reopen(id, false);
+    }
+    cluster.elect();
+    fill(&mut cluster);
+    cluster.crash(away, true);
+    damage(&cluster, away, 4);
+    let leader = cluster.elect();
+    for at in 0..200_u32 {
+        cluster.propose(leader, &[&at.to_le_bytes(), &[6; 1000]]);
+        cluster.round();
+    }
+    let first = cluster.replica(leader).status().first;
+    cluster.open(away).unwrap();
+    let status = cluster.replica(away).status();
+    assert!(status.is_wounded && status.last < first, "{status:?}, {first}");
+    cluster.until("it goes on", |cluster| !cluster.replica(away).status().is_wounded);
+    assert_eq!(cluster.replica(away).status().mended, 0);
+    cluster.converge();
+    assert_eq!(cluster.replica(away).status().doubt, Doubt::Nothing);
+}
