@@ -74,6 +74,20 @@ pub enum Error {
         /// The directory of the log.
         path: PathBuf,
     },
+    /// The log is as large as it may be: the write was refused before anything changed. Appends resume
+    /// by themselves when it is trimmed.
+    Capped {
+        /// The directory of the log.
+        path: PathBuf,
+        /// How large it may be, in bytes.
+        size_max: u64,
+        /// The first position held.
+        first: u64,
+        /// The last one.
+        last: u64,
+        /// Segments that were trimmed and that readers may hold.
+        held: usize,
+    },
     /// A sync failed and the group could not be saved elsewhere, or the log was found unable to go
     /// on: every append returns this until the log is opened again.
     Poisoned {
@@ -149,6 +163,13 @@ impl Error {
             },
             Error::Locked { path } => Error::Locked { path: path.clone() },
             Error::Full { path } => Error::Full { path: path.clone() },
+            Error::Capped { path, size_max, first, last, held } => Error::Capped {
+                path: path.clone(),
+                size_max: *size_max,
+                first: *first,
+                last: *last,
+                held: *held,
+            },
             Error::Poisoned { reason } => Error::Poisoned { reason: reason.clone() },
             Error::TooLarge { size, size_max } => {
                 Error::TooLarge { size: *size, size_max: *size_max }
@@ -164,10 +185,10 @@ impl Error {
         }
     }
 
-    /// Whether the disk was full.
+    /// Whether there was no room: on the disk, or in a log that is as large as it may be.
     pub fn is_full(&self) -> bool {
         match self {
-            Error::Full { .. } => true,
+            Error::Full { .. } | Error::Capped { .. } => true,
             Error::Io { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
@@ -218,6 +239,13 @@ impl fmt::Display for Error {
             Error::Full { path } => write!(
                 out,
                 "no space for the log in {}: the write was refused; free space and writes resume",
+                path.display()
+            ),
+            Error::Capped { path, size_max, first, last, held } => write!(
+                out,
+                "the log in {} has reached its largest size of {size_max} bytes: it holds the positions \
+                 {first} to {last} and {held} trimmed segments; it goes on when whoever needs the oldest \
+                 ones lets them be trimmed",
                 path.display()
             ),
             Error::Poisoned { reason } => write!(

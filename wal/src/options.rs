@@ -34,6 +34,9 @@ pub struct Options {
     /// are announced at [`Wal::completion_fd`](crate::Wal::completion_fd): for an event loop that
     /// drives the log by [`Wal::pump`](crate::Wal::pump). Default false.
     pub events: bool,
+    /// Bytes that the log's files may have together; 0 for no bound. At the bound appends are refused with
+    /// [`Error::Capped`] until the log is trimmed. Default 0.
+    pub log_size_max: u64,
     /// The identity given to a log that is created; drawn anew by default.
     pub new_log_id: u64,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             pending_size_max: 64 << 20,
             background: true,
             events: false,
+            log_size_max: 0,
             new_log_id: RandomState::new().hash_one(std::process::id()) | 1,
         }
     }
@@ -80,6 +84,12 @@ impl Options {
         }
         if self.pending_size_max < self.group_size_max {
             return refuse("pending_size_max is under group_size_max".into());
+        }
+        // The active segment, the spares, the one kept for a failing write, and one to be trimmed.
+        let files = u64::try_from(self.spares + 3).unwrap_or(u64::MAX);
+        if self.log_size_max > 0 && self.log_size_max / self.segment_size < files {
+            let size_max = self.log_size_max;
+            return refuse(format!("log_size_max {size_max} has no room for {files} segments"));
         }
         Ok(())
     }

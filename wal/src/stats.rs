@@ -1,8 +1,8 @@
 //! What a log counts.
 
-use crate::Histogram;
 use crate::disk::Rung;
 use crate::pacing::Why;
+use crate::{Histogram, Lsn, Space};
 
 /// Counters since the log was opened, and its present state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,17 @@ pub struct Stats {
     pub spares: usize,
     /// Segments that hold a part of the log now.
     pub segments_in_use: usize,
+    /// Whether the log has room.
+    pub space: Space,
+    /// The first position held: what it holds back lies from here on.
+    pub first: Lsn,
+    /// Everything up to here may go: whoever trims has said so, or no later.
+    pub trimmed: Lsn,
+    /// Segments that were trimmed and cannot be used again yet: readers hold them, or no header says
+    /// yet that they were trimmed.
+    pub segments_held: usize,
+    /// Those of them that readers hold.
+    pub segments_read: usize,
     /// Whether the last attempt to make room for the log failed for lack of space.
     pub is_full: bool,
 }

@@ -28,9 +28,11 @@ impl Wal {
                 Ok(lsn) => return Ok(Some(lsn)),
                 Err(Refused::Error(error)) => return Err(error),
                 Err(Refused::Pending) => return Ok(None),
-                Err(Refused::NoSpare) if state.is_full => {
+                Err(Refused::NoSpare) if state.is_full || state.is_capped => {
                     state.tell_housekeeper();
-                    return Err(Error::Full { path: self.shared.dir.clone() });
+                    drop(state);
+                    let full = Error::Full { path: self.shared.dir.clone() };
+                    return Err(self.shared.capped().unwrap_or(full));
                 }
                 Err(Refused::NoSpare) => {}
             }

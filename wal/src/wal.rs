@@ -19,7 +19,7 @@ use crate::recovery::{self, Recovery};
 use crate::scrub::Scrubber;
 use crate::segment::SegmentId;
 use crate::waiters::{Reason, Waiters};
-use crate::{Error, Lsn, Options, Result, Stats, preparer};
+use crate::{Error, Lsn, Options, Result, Stats};
 
 /// The file whose lock a log holds.
 const LOCK_FILE: &str = "LOCK";
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
     /// Called when the durable position has grown.
     pub(crate) hook: std::sync::OnceLock<DurableHook>,
     /// The number of the next segment file; held while spares are made.
-    next_segment: Mutex<SegmentId>,
+    pub(crate) next_segment: Mutex<SegmentId>,
     /// Held while segments are replaced or the log is begun anew.
     pub(crate) layout: Mutex<()>,
     /// Where a verification of the open log is, and what it has found.
@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub has_tasks: bool,
     /// Whether the disk was full when a spare was last made.
     pub is_full: bool,
+    /// Whether the log was at its largest size when a spare was last to be made.
+    pub is_capped: bool,
     /// Whether housekeeping has been told that there is something to do.
     pub housekeeping_told: bool,
     /// The thread that prepares spares and marks an idle tail.
@@ -142,6 +144,7 @@ impl Wal {
                 waiters: Waiters::new(recovery.last),
                 has_tasks: false,
                 is_full: false,
+                is_capped: false,
                 housekeeping_told: false,
                 housekeeper: None,
             }),
@@ -229,10 +232,7 @@ impl Wal {
                 Refused::Pending => self.shared.drain_some()?,
                 Refused::NoSpare => match self.shared.prepare() {
                     Ok(_) => {}
-                    Err(error) if error.is_full() => {
-                        return Err(Error::Full { path: self.shared.dir.clone() });
-                    }
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(self.shared.refusal(error)),
                 },
             }
         }
@@ -373,7 +373,12 @@ impl Wal {
         Stats {
             spares: state.core.spares(),
             segments_in_use: state.core.sealed.len() + 1,
+            space: state.space(),
             is_full: state.is_full,
+            first: state.core.first(),
+            trimmed: state.core.trimmed,
+            segments_held: state.core.held.len(),
+            segments_read: state.core.segments_read(),
             depth: state.core.depth(),
             pending_bytes: state.core.pending_size(),
             rung: Some(self.shared.disk.profile().rung),
@@ -393,53 +398,6 @@ impl Wal {
 }
 
 impl Shared {
-    /// Makes the spares that are missing.
-    pub(crate) fn prepare(&self) -> Result<()> {
-        let mut next = self.next_segment.lock().unwrap_or_else(PoisonError::into_inner);
-        self.recycle()?;
-        loop {
-            let (missing, len, log_id) = {
-                let state = self.lock();
-                if let Some(Error::Closed) = state.core.failure() {
-                    return Ok(());
-                }
-                let core = &state.core;
-                (core.spares_missing(), core.options.segment_size, core.log_id)
-            };
-            if missing == 0 {
-                let mut state = self.lock();
-                state.is_full = false;
-                state.core.spares_wanted = 0;
-                return Ok(());
-            }
-            let made = preparer::make(&*self.disk, &self.dir, *next, len, log_id);
-            let mut state = self.lock();
-            match made {
-                Ok(segment) => {
-                    *next = SegmentId(next.0 + 1);
-                    state.core.add_spare(segment);
-                }
-                Err(error) => {
-                    state.is_full = error.is_full();
-                    state.core.spares_wanted = 0;
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// Turns trimmed segments into spares, or removes them if there are enough.
-    fn recycle(&self) -> Result<()> {
-        let removable = self.lock().core.take_released();
-        for segment in &removable {
-            self.disk.remove(&segment.path)?;
-        }
-        if !removable.is_empty() {
-            self.disk.sync_dir(&self.dir)?;
-        }
-        Ok(())
-    }
-
     /// Writes the marker that claims an idle tail, if one is due.
     pub(crate) fn mark(&self, closing: bool) -> Result<()> {
         if closing && self.lock().core.marker_lacks_spare() {

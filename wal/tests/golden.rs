@@ -34,6 +34,7 @@ fn options() -> Options {
         background: false,
         events: false,
         new_log_id: 0x7469_6465_6c6f_6731,
+        ..Options::default()
     }
 }
 

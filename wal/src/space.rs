@@ -1,0 +1,137 @@
+//! Room for the log: the spares, the cap on its size, and who holds it back.
+//!
+//! Room is made away from the commit path and ahead of need, so that a full disk, or a log that is
+//! as large as it may be, refuses an append before it is accepted. Both end by themselves: when there
+//! is room on the disk, when the log is trimmed, when a reader lets go of a segment.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::core::Core;
+use crate::segment::SegmentId;
+use crate::wal::{Shared, State};
+use crate::{Error, Result, preparer};
+
+/// Whether the log has room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Space {
+    /// It has.
+    #[default]
+    Normal,
+    /// The disk is full. Appends go on as long as there are spares, and resume when there is room.
+    Full,
+    /// The log has reached [`Options::log_size_max`](crate::Options::log_size_max). Appends go on as long
+    /// as there are spares, and resume when it is trimmed or readers let go of what was trimmed.
+    Capped,
+    /// A write failed for good: see [`Error::Poisoned`].
+    Poisoned,
+}
+
+impl Core {
+    /// Files that the log has now.
+    fn files(&self) -> u64 {
+        let files = 1 + self.sealed.len() + self.held.len() + self.spares();
+        u64::try_from(files).expect("a log has few files")
+    }
+
+    /// Trimmed segments that readers hold.
+    pub(crate) fn segments_read(&self) -> usize {
+        self.held.iter().filter(|in_use| Arc::strong_count(in_use) > 1).count()
+    }
+
+    /// Whether one more file would make the log larger than it may be.
+    fn is_capped(&self) -> bool {
+        let size = (self.files() + 1).saturating_mul(self.options.segment_size);
+        self.options.log_size_max > 0 && size > self.options.log_size_max
+    }
+}
+
+impl State {
+    pub(crate) fn space(&self) -> Space {
+        match self.core.failure() {
+            Some(Error::Poisoned { .. }) => Space::Poisoned,
+            _ if self.is_capped => Space::Capped,
+            _ if self.is_full => Space::Full,
+            _ => Space::Normal,
+        }
+    }
+}
+
+impl Shared {
+    /// Makes the spares that are missing.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let mut next = self.next_segment.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recycle()?;
+        loop {
+            let (missing, len, log_id) = {
+                let state = self.lock();
+                if let Some(Error::Closed) = state.core.failure() {
+                    return Ok(());
+                }
+                let core = &state.core;
+                (core.spares_missing(), core.options.segment_size, core.log_id)
+            };
+            if missing == 0 {
+                let mut state = self.lock();
+                state.is_full = false;
+                state.is_capped = false;
+                state.core.spares_wanted = 0;
+                return Ok(());
+            }
+            if let Some(error) = self.capped() {
+                return Err(error);
+            }
+            let made = preparer::make(&*self.disk, &self.dir, *next, len, log_id);
+            let mut state = self.lock();
+            match made {
+                Ok(segment) => {
+                    *next = SegmentId(next.0 + 1);
+                    state.core.add_spare(segment);
+                }
+                Err(error) => {
+                    state.is_full = error.is_full();
+                    state.core.spares_wanted = 0;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Turns trimmed segments into spares, or removes them if there are enough.
+    fn recycle(&self) -> Result<()> {
+        let removable = self.lock().core.take_released();
+        for segment in &removable {
+            self.disk.remove(&segment.path)?;
+        }
+        if !removable.is_empty() {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// The error, if the log may not have another file now.
+    pub(crate) fn capped(&self) -> Option<Error> {
+        let mut state = self.lock();
+        state.is_capped = state.core.is_capped();
+        if !state.is_capped {
+            return None;
+        }
+        state.core.spares_wanted = 0;
+        Some(Error::Capped {
+            path: self.dir.clone(),
+            size_max: state.core.options.log_size_max,
+            first: state.core.first().0,
+            last: state.core.last().0,
+            held: state.core.held.len(),
+        })
+    }
+
+    /// What an append is refused with that found no room.
+    pub(crate) fn refusal(&self, error: Error) -> Error {
+        match error {
+            Error::Capped { .. } => error,
+            error if error.is_full() => Error::Full { path: self.dir.clone() },
+            error => error,
+        }
+    }
+}
