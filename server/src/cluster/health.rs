@@ -54,7 +54,7 @@ pub struct Health {
     limits: Limits,
     /// The durable index, and since when it is that while more waits.
     durable: (u64, Instant),
-    /// Whether a write was refused because the disk is full, since the last look.
+    /// Whether the disk was found full since the last look: a write was refused, or soon would be.
     is_full: bool,
     /// When memory was looked at.
     looked: Option<Instant>,
@@ -130,6 +130,8 @@ impl Driver {
             return;
         }
         let status = self.replica.status();
+        // The log says so as soon as it cannot prepare room, mostly before a write has to be refused.
+        self.health.is_full |= self.replica.db().log().stats().is_full;
         let Some(unfit) = self.health.look(now, &status, memory_left) else { return };
         if best(&status).is_none() || !self.health.may_hand_over(now) {
             return;
