@@ -15,7 +15,7 @@ strandline-simulator: a whole cluster in one thread, and everything that tries t
   --trace                  with --seed: prints everything that happens
   --minimise               with --seed: switches off the faults that the failure does not need
   --without CLASS,CLASS    with --seed: leaves out classes of faults
-  --profile P              what runs are biased to; `profiles` lists them
+  --profile P              what runs are biased to; `profiles` lists them; `all`: one seed each in turn
   --threads N              default 2
   --keep-going             does not stop at the 10th failure
   --json                   one JSON object at the end
@@ -46,7 +46,8 @@ pub(crate) struct Arguments {
     pub(crate) seeds: Option<u64>,
     pub(crate) from: Option<u64>,
     pub(crate) minutes: Option<u64>,
-    pub(crate) profile: &'static Profile,
+    /// One, or all of them.
+    pub(crate) profiles: &'static [Profile],
     pub(crate) threads: usize,
     pub(crate) without: BTreeSet<Class>,
     pub(crate) only: BTreeSet<u8>,
@@ -63,7 +64,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments
         seeds: None,
         from: None,
         minutes: None,
-        profile: profiles::named("default").expect("there is a default"),
+        profiles: named("default").expect("there is a default"),
         threads: 2,
         without: BTreeSet::new(),
         only: BTreeSet::new(),
@@ -83,8 +84,8 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments
             "--threads" => arguments.threads = number(&value()?)?,
             "--profile" => {
                 let name = value()?;
-                arguments.profile =
-                    profiles::named(&name).ok_or_else(|| format!("there is no profile {name}"))?;
+                arguments.profiles =
+                    named(&name).ok_or_else(|| format!("there is no profile {name}"))?;
             }
             "--without" => {
                 for name in value()?.split(',') {
@@ -107,7 +108,17 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments
             _ => return Err(format!("{word} is not understood")),
         }
     }
-    Ok(arguments)
+    match arguments.verb {
+        Verb::Seed(_) if arguments.profiles.len() > 1 => Err("a seed has one profile".into()),
+        _ => Ok(arguments),
+    }
+}
+
+fn named(name: &str) -> Option<&'static [Profile]> {
+    match name {
+        "all" => Some(profiles::ALL),
+        _ => profiles::named(name).map(std::slice::from_ref),
+    }
 }
 
 fn number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
@@ -127,11 +138,12 @@ mod tests {
         let arguments = parsed("--seeds 1000 --from 7 --profile votes --minutes 3 --json").unwrap();
         assert_eq!(arguments.verb, Verb::Seeds);
         assert_eq!((arguments.seeds, arguments.from), (Some(1000), Some(7)));
-        assert_eq!((arguments.profile.name, arguments.minutes), ("votes", Some(3)));
+        assert_eq!((arguments.profiles[0].name, arguments.minutes), ("votes", Some(3)));
         assert!(arguments.is_json);
         let arguments = parsed("--seed 5 --without loss,kills --minimise --trace").unwrap();
         assert_eq!(arguments.verb, Verb::Seed(5));
         assert_eq!(arguments.without, BTreeSet::from([Class::Loss, Class::Kills]));
+        assert_eq!(parsed("--seeds 9 --profile all").unwrap().profiles.len(), profiles::ALL.len());
         let arguments = parsed("canaries --only 1,28").unwrap();
         assert_eq!(arguments.only, BTreeSet::from([1, 28]));
     }
@@ -143,6 +155,7 @@ mod tests {
             ("--seeds many", "many"),
             ("--profile nice", "nice"),
             ("--without rain", "rain"),
+            ("--seed 5 --profile all", "profile"),
             ("--frobnicate", "--frobnicate"),
         ] {
             assert!(parsed(line).unwrap_err().contains(named), "{line}");

@@ -201,7 +201,7 @@ pub fn hunt(canary: &Canary, from: u64, threads: usize) -> Hunt {
             threads,
             failures_max: usize::MAX,
         };
-        let report = runner::run_many(plan, profile, &|_| ());
+        let report = runner::run_many(plan, std::slice::from_ref(profile), &|_| ());
         hunt.seeds += plan.seeds;
         for failure in report.failures {
             let is_right = canary.by.contains(&failure.violation.checker);

@@ -93,6 +93,13 @@ impl Simulation {
                 }
             };
         }
+        let leader = self.leader().and_then(|id| self.nodes[&id].replica());
+        for peer in leader.map(|replica| replica.status().peers).unwrap_or_default() {
+            let (id, state, matched) = (peer.id, peer.state, peer.matched);
+            let sending = peer.sending.map(|transfer| (transfer.bytes, transfer.bytes_total));
+            reason +=
+                &format!("; the leader has {id} as {state:?} at {matched}, sends {sending:?}");
+        }
         Err(Violation::new(Checker::Liveness, reason))
     }
 

@@ -84,18 +84,18 @@ fn run_seeds(arguments: &Arguments) -> bool {
     };
     let is_json = arguments.is_json;
     if !is_json {
-        println!("profile {}, seeds from {from}", arguments.profile.name);
+        println!("profile {}, seeds from {from}", profile_name(arguments));
     }
-    let report = runner::run_many(plan, arguments.profile, &|failure| {
+    let report = runner::run_many(plan, arguments.profiles, &|failure| {
         if !is_json {
             tell_failure(failure);
         }
     });
     let is_decided = report.figures.inconclusive_share() < INCONCLUSIVE_MAX;
     if is_json {
-        println!("{}", as_json(&report, arguments.profile.name, from));
+        println!("{}", as_json(&report, profile_name(arguments), from));
     } else {
-        tell_figures(&report.figures, report.took);
+        tell_figures(&report.figures, report.took, report.processor_time);
         if !is_decided {
             println!("too many registers were given up by the check for linearizability");
         }
@@ -110,8 +110,11 @@ fn tell_failure(failure: &Failure) {
     println!("  to run it again: {}", failure.command());
 }
 
-fn tell_figures(figures: &Figures, took: Duration) {
+fn tell_figures(figures: &Figures, took: Duration, processor_time: Option<Duration>) {
     for (name, figure) in figures.all() {
+        if name == "repeated_us" {
+            continue;
+        }
         if name == "simulated_us" {
             println!("{:>20} {}", "simulated_hours", figures.simulated_hours());
         } else {
@@ -120,12 +123,23 @@ fn tell_figures(figures: &Figures, took: Duration) {
     }
     println!("{:>20} {:.1}", "seconds", took.as_secs_f64());
     println!("{:>20} {} times real time", "speed", speed(figures, took));
+    // On a machine that has other things to do this is the one that says something.
+    if let Some(spent) = processor_time.filter(|spent| !spent.is_zero()) {
+        println!("{:>20} {:.1}", "processor_seconds", spent.as_secs_f64());
+        println!("{:>20} {} times real time", "speed_per_core", speed(figures, spent));
+    }
 }
 
 /// How much faster than real time.
 fn speed(figures: &Figures, took: Duration) -> u64 {
-    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    figures.simulated_us / took_us.max(1)
+    figures.speed(u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn profile_name(arguments: &Arguments) -> &'static str {
+    match arguments.profiles {
+        [one] => one.name,
+        _ => "all",
+    }
 }
 
 fn as_json(report: &Report, profile: &str, from: u64) -> String {
@@ -145,11 +159,16 @@ fn as_json(report: &Report, profile: &str, from: u64) -> String {
     }
     let object = object.raw("simulated_hours", &report.figures.simulated_hours());
     let object = object.raw("seconds", &format!("{:.1}", report.took.as_secs_f64()));
-    object.number("speed", speed(&report.figures, report.took)).finish()
+    let mut object = object.number("speed", speed(&report.figures, report.took));
+    if let Some(spent) = report.processor_time.filter(|spent| !spent.is_zero()) {
+        object = object.raw("processor_seconds", &format!("{:.1}", spent.as_secs_f64()));
+        object = object.number("speed_per_core", speed(&report.figures, spent));
+    }
+    object.finish()
 }
 
 fn run_seed(arguments: &Arguments, seed: u64) -> bool {
-    let swarm = Swarm::draw(seed, arguments.profile).without(&arguments.without);
+    let swarm = Swarm::draw(seed, &arguments.profiles[0]).without(&arguments.without);
     let classes: Vec<String> = swarm
         .classes()
         .map(|class| format!("{} {}", class.name(), swarm.strength(class).unwrap_or(0)))
@@ -158,7 +177,7 @@ fn run_seed(arguments: &Arguments, seed: u64) -> bool {
     println!("faults and their strengths: {}", classes.join(", "));
     let began = std::time::Instant::now();
     let ended = runner::run(&swarm, arguments.is_traced);
-    tell_figures(&ended.figures, began.elapsed());
+    tell_figures(&ended.figures, began.elapsed(), None);
     let again = runner::run(&swarm, false);
     println!("event hash {:016x}, and when run again {:016x}", ended.hash, again.hash);
     let Some(violation) = ended.violation else {

@@ -6,7 +6,8 @@
 //!
 //! Each node has a [`Clock`]: its ticks are up to 30 % too fast or too slow, and its wall clock jumps.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// A moment, in microseconds since the beginning of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,17 +40,27 @@ impl std::fmt::Display for Time {
 /// What happens when.
 #[derive(Debug)]
 pub struct Agenda<E> {
-    /// By moment, and within a moment by the order in which they were put here.
-    entries: BTreeMap<(Time, u64), E>,
+    /// By moment, and within a moment by the order in which they were put here; and where each stands.
+    order: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    /// The things themselves: they are large, and stay where they are.
+    places: Vec<Option<E>>,
+    /// Places that are free.
+    free: Vec<usize>,
     /// How many have ever been put here.
     count: u64,
-    /// The moment of what was taken last. Invariant: nothing in `entries` is earlier.
+    /// The moment of what was taken last. Invariant: nothing in `order` is earlier.
     now: Time,
 }
 
 impl<E> Default for Agenda<E> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), count: 0, now: Time::default() }
+        Self {
+            order: BinaryHeap::new(),
+            places: Vec::new(),
+            free: Vec::new(),
+            count: 0,
+            now: Time::default(),
+        }
     }
 }
 
@@ -62,7 +73,12 @@ impl<E> Agenda<E> {
     /// Lets something happen at a moment; at once if that has passed.
     pub fn at(&mut self, time: Time, event: E) {
         self.count += 1;
-        self.entries.insert((time.max(self.now), self.count), event);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.places[place] = Some(event);
+        self.order.push(Reverse((time.max(self.now), self.count, place)));
     }
 
     /// Lets something happen so many microseconds from now.
@@ -72,10 +88,11 @@ impl<E> Agenda<E> {
 
     /// The next thing; it is that late then.
     pub fn take_next(&mut self) -> Option<E> {
-        let ((time, _), event) = self.entries.pop_first()?;
+        let Reverse((time, _, place)) = self.order.pop()?;
         assert!(time >= self.now, "time does not run backward");
         self.now = time;
-        Some(event)
+        self.free.push(place);
+        self.places[place].take()
     }
 }
 

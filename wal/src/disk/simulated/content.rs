@@ -69,6 +69,9 @@ impl Content {
 
     /// Makes everything durable that a sync still knows of.
     pub(super) fn sync(&mut self) {
+        if self.unsynced.is_empty() {
+            return;
+        }
         for effect in std::mem::take(&mut self.unsynced) {
             match effect {
                 Effect::Write { offset, bytes } => self.durable.write(offset, &bytes),

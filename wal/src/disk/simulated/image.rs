@@ -30,7 +30,12 @@ impl Image {
         self.bytes.truncate(len);
         // Copied zeros instead of `Vec::resize`, which sets byte by byte in a build for tests and
         // would be most of what a simulated crash costs there.
-        self.bytes.extend_from_slice(&vec![0; growth]);
+        const ZEROS: [u8; 4096] = [0; 4096];
+        self.bytes.reserve_exact(growth);
+        while self.bytes.len() < len {
+            let piece = ZEROS.len().min(len - self.bytes.len());
+            self.bytes.extend_from_slice(&ZEROS[..piece]);
+        }
         let sectors = len.div_ceil(SECTOR);
         self.unreadable.retain(|sector| *sector < sectors);
     }
@@ -43,6 +48,9 @@ impl Image {
         }
         self.bytes[offset..end].copy_from_slice(bytes);
         let len = self.len();
+        if self.unreadable.is_empty() {
+            return;
+        }
         self.unreadable.retain(|sector| {
             let start = sector * SECTOR;
             start < offset || (start + SECTOR).min(len) > end
