@@ -170,7 +170,7 @@ def work(parsed, directory):
         new.start()
         joining = time.monotonic()
         add = subprocess.Popen(
-            [parsed.binary, "cluster", "add", nodes.entries[4], "--timeout", str(int(JOIN_MAX_S)),
+            [parsed.binary, "cluster", "add", nodes.entries[4],
              "--node", nodes.entries[leader].split("=")[1].split("@")[0]],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         incoming = os.path.join(new.directory, "groups", "1", "state.incoming")
