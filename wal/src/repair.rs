@@ -1,4 +1,4 @@
-//! Mending a damaged sealed segment of an open log with records from elsewhere.
+//! Mending a damaged segment of an open log with records from elsewhere.
 //!
 //! The records come from whoever has them: a peer, a backup. What is still known of the place says
 //! whether they are right: a group's header that is whole has the checksum of its body; where the
@@ -47,13 +47,14 @@ enum Piece {
 }
 
 impl Wal {
-    /// Mends the sealed segments with `records`, which belong at the positions from `first` on. They must
-    /// cover each [`Damage`](crate::Damage) that they touch; those that are not damaged are left.
+    /// Mends the log with `records`, which belong at the positions from `first` on. They must cover each
+    /// [`Damage`](crate::Damage) that they touch; those that are not damaged are left. If they reach into
+    /// the segment that is being written, the next one is begun first.
     ///
     /// # Errors
     ///
     /// [`Error::Mismatch`] if they cannot be what was there, [`Error::OutOfRange`] if they reach beyond
-    /// the sealed segments or cover a damage in part, [`Error::Full`], [`Error::Io`], [`Error::Closed`].
+    /// what is durable or cover a damage in part, [`Error::Full`], [`Error::Io`], [`Error::Closed`].
     /// What was mended before the error stays mended; nothing else has changed.
     pub fn repair(&self, first: Lsn, records: &[Record<'_>]) -> Result<Repaired> {
         self.shared.repair(first, records)
@@ -88,6 +89,7 @@ impl Shared {
         let _layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
         let offer = Offer { first, records };
         let mut done = Repaired::default();
+        self.seal_before(offer.end())?;
         let sealed: Vec<Arc<InUse>> = {
             let state = self.lock();
             if let Some(Error::Closed) = state.core.failure() {
@@ -114,6 +116,42 @@ impl Shared {
         }
         self.scrubber().forget(first, offer.end());
         Ok(done)
+    }
+
+    /// Ends the active segment if it holds positions before `end`: what is written to is not replaced.
+    fn seal_before(&self, end: Lsn) -> Result<()> {
+        loop {
+            let mut state = self.lock();
+            let core = &mut state.core;
+            if let Some(error) = core.failure() {
+                return match error {
+                    Error::Closed => Err(error),
+                    // What was sealed before it stopped can be mended.
+                    _ => Ok(()),
+                };
+            }
+            if end <= core.active.header.first || end > core.durable().next() {
+                return Ok(());
+            }
+            if core.in_flight() > 0 || core.has_pending() {
+                let last = core.last();
+                drop(state);
+                self.wait(last)?;
+                self.settle_in_flight()?;
+                continue;
+            }
+            let write = core.seal_active();
+            drop(state);
+            match write {
+                Some(write) => {
+                    let result = self.perform(write);
+                    self.hand_on(self.lock());
+                    result?;
+                    self.settle_in_flight()?;
+                }
+                None => self.prepare().map_err(|error| self.refusal(error))?,
+            }
+        }
     }
 
     /// Writes the segment anew and lets it take the place of the old one.

@@ -141,6 +141,40 @@ fn damage_is_found_and_mended_and_the_records_are_proven() {
     }
 }
 
+/// The segment that is being written is ended first. A replica that took part in nothing until its log
+/// was whole waited for ever: nothing else would have ended it. Found by the cluster simulator,
+/// profile `default`, seed 380.
+#[test]
+fn damage_in_the_active_segment_is_mended_too() {
+    for is_full in [false, true] {
+        let disk = SimulatedDisk::new(6);
+        let wal = written(&disk);
+        let last = wal.last().0;
+        let (path, offset) = place(&disk, last);
+        disk.flip_bit(&path, offset * 8 + 800);
+        let damages = scrub(&wal);
+        assert_eq!((damages[0].first, damages[0].end), (Lsn(last), Lsn(last + 1)));
+        assert!(matches!(repair(&wal, Lsn(last), Lsn(last + 2)), Err(Error::OutOfRange { .. })));
+        if is_full {
+            disk.set_full(true);
+            assert!(repair(&wal, Lsn(last), Lsn(last + 1)).unwrap_err().is_full());
+            disk.set_full(false);
+        }
+        let done = repair(&wal, Lsn(last), Lsn(last + 1)).unwrap();
+        assert_eq!((done.records, done.proven), (1, 1));
+        assert!(is_whole(&wal));
+        let lsn = wal.append(&payload(last + 1)).unwrap();
+        wal.wait(lsn).unwrap();
+        assert_eq!(scrub(&wal), vec![]);
+        disk.set_survival(Survival::NOTHING);
+        disk.power_cut();
+        drop(wal);
+        let wal = open(&disk);
+        assert_eq!(wal.last(), lsn);
+        assert!(is_whole(&wal));
+    }
+}
+
 /// Several groups in a row with their headers: nothing proves what stood there.
 #[test]
 fn a_run_of_lost_groups_is_mended_on_trust() {

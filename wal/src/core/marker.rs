@@ -29,6 +29,21 @@ impl Core {
         Some(self.submit_group(marker, if closing { FLAG_CLOSED } else { 0 }))
     }
 
+    /// Ends the active segment, so that what it holds can be mended, and begins the next one. Nothing may
+    /// be in flight or pending. None if there is no spare for it.
+    pub(crate) fn seal_active(&mut self) -> Option<DurableWrite> {
+        assert!(
+            self.in_flight() == 0 && !self.has_pending(),
+            "sealing waits for what is under way"
+        );
+        if !matches!(self.condition, Condition::Running) || !self.may_open() {
+            return None;
+        }
+        let write = self.open_segment();
+        self.plan.begin_segment();
+        Some(write)
+    }
+
     /// Whether a marker is due once the log is idle.
     pub(crate) fn is_unproven(&self) -> bool {
         self.claimed < self.durable && (self.plan.has_room(BLOCK_LEN) || self.may_open())
