@@ -75,9 +75,7 @@ impl Shared {
             let reaped = state.waiters.reaping && !state.core.is_full_group_ready();
             let write = if reaped { None } else { state.core.next_write() };
             if let Some(write) = write {
-                if state.core.spares_missing() > 0 || state.core.is_unproven() {
-                    state.tell_housekeeper();
-                }
+                state.tell_what_is_due();
                 // There may be more that is due, and this thread may be busy with the one.
                 self.hand_on(state);
                 // A failure is the core's to handle; those who wait learn of it there.
@@ -167,7 +165,9 @@ impl Shared {
     pub(crate) fn poll(&self) {
         {
             let mut state = self.lock();
-            if state.waiters.queued == 0 || state.waiters.reaping {
+            // Not so if nothing is known to be queued: a write may end, and be announced, before the thread
+            // that submits it has counted it.
+            if state.waiters.reaping {
                 return;
             }
             state.waiters.reaping = true;

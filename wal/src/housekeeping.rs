@@ -39,6 +39,7 @@ fn run(weak: &Weak<Shared>) {
             let (closed, unproven, last) = {
                 let mut state = shared.lock();
                 state.housekeeping_told = false;
+                state.housekeeper_watches = false;
                 let core = &state.core;
                 (core.failure().is_some(), core.is_unproven() || core.has_pending(), core.last())
             };
@@ -52,6 +53,7 @@ fn run(weak: &Weak<Shared>) {
             }
             let again = unproven && last != seen;
             seen = last;
+            shared.lock().housekeeper_watches = again;
             again
         };
         match wait {

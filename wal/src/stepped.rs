@@ -64,6 +64,21 @@ impl Wal {
         self.shared.pump()
     }
 
+    /// The first half of [`pump`](Wal::pump): takes what has ended, and calls the hook. A loop that has more to
+    /// append in this turn submits at its end.
+    pub fn take_ended(&self) {
+        self.shared.poll();
+    }
+
+    /// The second half of [`pump`](Wal::pump): submits every write that is due.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] when the log has stopped.
+    pub fn submit_due(&self) -> Result<()> {
+        self.shared.submit_due()
+    }
+
     /// A descriptor that becomes readable when a durable write has ended and [`pump`](Wal::pump) should
     /// be called, which makes it unreadable again. For `epoll` and what is built on it, with either
     /// trigger; to keep it, duplicate it with `try_clone_to_owned`. `None` without
@@ -75,9 +90,13 @@ impl Wal {
 
 impl Shared {
     pub(crate) fn pump(&self) -> Result<()> {
+        self.poll();
+        self.submit_due()
+    }
+
+    fn submit_due(&self) -> Result<()> {
         let mut heir = None;
         let result = loop {
-            self.poll();
             let writes = {
                 let now = self.disk.now();
                 let mut state = self.lock();
@@ -88,9 +107,7 @@ impl Shared {
                 let last = state.core.last();
                 state.core.want(last);
                 let writes: Vec<_> = std::iter::from_fn(|| state.core.next_write()).collect();
-                if state.core.spares_missing() > 0 || state.core.is_unproven() {
-                    state.tell_housekeeper();
-                }
+                state.tell_what_is_due();
                 if writes.is_empty() {
                     heir = self.heir(&mut state);
                 }

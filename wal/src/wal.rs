@@ -91,6 +91,8 @@ pub(crate) struct State {
     pub is_capped: bool,
     /// Whether housekeeping has been told that there is something to do.
     pub housekeeping_told: bool,
+    /// Whether it looks again by itself, soon, at the tail.
+    pub housekeeper_watches: bool,
     /// The thread that prepares spares and marks an idle tail.
     pub housekeeper: Option<std::thread::Thread>,
 }
@@ -146,6 +148,7 @@ impl Wal {
                 is_full: false,
                 is_capped: false,
                 housekeeping_told: false,
+                housekeeper_watches: false,
                 housekeeper: None,
             }),
             queue,
@@ -447,6 +450,15 @@ impl Shared {
 }
 
 impl State {
+    /// Wakes the housekeeper if something is due that it would not see by itself. While the log is busy it
+    /// is not woken for the tail: it looks whether that is idle, every so often.
+    pub(crate) fn tell_what_is_due(&mut self) {
+        let unseen = self.core.is_unproven() && !self.housekeeper_watches;
+        if self.core.spares_missing() > 0 || unseen {
+            self.tell_housekeeper();
+        }
+    }
+
     /// Wakes the housekeeper, once until it has looked.
     pub(crate) fn tell_housekeeper(&mut self) {
         if let Some(housekeeper) = &self.housekeeper

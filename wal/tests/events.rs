@@ -14,12 +14,12 @@ use strandline_wal::{Error, Lsn, Options, Wal};
 
 fn on_every_rung(test: impl Fn(Arc<RealDisk>, &Path)) {
     for place in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
-        for rung in LADDER {
+        for rung in LADDER.into_iter().map(Some).chain([None]) {
             let dir = tempfile::tempdir_in(&place).unwrap();
-            match RealDisk::open(dir.path(), Some(rung)) {
+            match RealDisk::open(dir.path(), rung) {
                 Ok(disk) => test(Arc::new(disk), dir.path()),
                 Err(error @ Error::InvalidOption { .. }) => eprintln!("skipped: {error}"),
-                Err(error) => panic!("{rung} in {}: {error}", place.display()),
+                Err(error) => panic!("{rung:?} in {}: {error}", place.display()),
             }
         }
     }

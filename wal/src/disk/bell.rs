@@ -2,15 +2,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::io_error;
 use crate::Result;
 
-/// An `eventfd` that never blocks: rung any number of times, it is silenced once.
-#[derive(Debug)]
-pub(super) struct Bell(OwnedFd);
+/// An `eventfd` that never blocks: rung any number of times, it is silenced once. Clones are one bell.
+#[derive(Clone, Debug)]
+pub(super) struct Bell(Arc<OwnedFd>);
 
 impl Bell {
     /// A silent bell. `dir` is for errors.
@@ -21,7 +22,8 @@ impl Bell {
     pub(super) fn new(dir: &Path) -> Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let descriptor = eventfd(0, flags);
-        Ok(Bell(descriptor.map_err(|error| io_error("eventfd", dir, 0, error.into()))?))
+        let descriptor = descriptor.map_err(|error| io_error("eventfd", dir, 0, error.into()))?;
+        Ok(Bell(Arc::new(descriptor)))
     }
 
     /// Makes the descriptor readable.

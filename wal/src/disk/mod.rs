@@ -32,7 +32,8 @@
 //! ```
 //!
 //! On io_uring the kernel itself signals the descriptor and no thread is involved. On the other real
-//! rungs a few writer threads, asleep until told, make blocking writes and signal.
+//! rungs a few writer threads, asleep until told, make blocking writes and signal. On `pwritev2`, unless
+//! it was asked for by name, a small write that is alone goes to a ring.
 
 use std::any::Any;
 use std::fmt;
@@ -54,6 +55,7 @@ mod lock_file;
 mod map;
 #[allow(unsafe_code)]
 mod mapped_file;
+mod mixed;
 pub mod probe;
 mod pwritev2;
 pub mod real;
@@ -73,6 +75,7 @@ pub use map::Map;
 pub use probe::{ProbeReport, RungReport, Verdict, probe};
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;
+pub use writer_threads::WriterThreads;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

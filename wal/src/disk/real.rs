@@ -26,7 +26,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bell::Bell;
 use super::fdatasync::SyncQueue;
+use super::mixed::MixedQueue;
 use super::pwritev2::Pwritev2Queue;
 use super::real_file::{Access, SyncCall};
 use super::trial::SECTOR;
@@ -49,6 +51,8 @@ pub struct RealDisk {
     access: Access,
     /// Why this rung.
     why: String,
+    /// Whether the rung was found by probing, not asked for.
+    is_probed: bool,
 }
 
 impl RealDisk {
@@ -86,7 +90,7 @@ impl RealDisk {
             _ => SyncCall::Fdatasync,
         };
         let access = Access { direct, alignment, sync };
-        Ok(RealDisk { dir: dir.to_path_buf(), rung, access, why })
+        Ok(RealDisk { dir: dir.to_path_buf(), rung, access, why, is_probed: wanted.is_none() })
     }
 
     /// Why this rung was taken, in words for people.
@@ -161,10 +165,18 @@ impl Disk for RealDisk {
 
     fn event_queue(&self) -> Result<Box<dyn WriteQueue>> {
         if self.rung == Rung::IoUring {
-            return Ok(Box::new(UringQueue::with_bell(&self.dir)?));
+            return Ok(Box::new(UringQueue::with_bell(Bell::new(&self.dir)?, &self.dir)?));
         }
         let inner = queue_of(self.rung, &self.dir)?;
         let writers_max = self.profile().depth_max;
+        if self.rung == Rung::Pwritev2 && self.is_probed {
+            // Where the ring is forbidden threads do it all.
+            if let Ok(mixed) =
+                MixedQueue::new(queue_of(self.rung, &self.dir)?, writers_max, &self.dir)
+            {
+                return Ok(Box::new(mixed));
+            }
+        }
         Ok(Box::new(WriterThreads::new(inner, writers_max, &self.dir)?))
     }
 

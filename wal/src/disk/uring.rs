@@ -98,16 +98,15 @@ impl UringQueue {
         Ok(Self { bell: None, ring, state, waiter: Mutex::new(()) })
     }
 
-    /// As [`UringQueue::new`], with a descriptor that tells an event loop of completions. The kernel
+    /// As [`UringQueue::new`], with a bell that tells an event loop of completions. The kernel
     /// signals at all of them: its variant for "asynchronous" ones leaves out what was not handed to
     /// a worker thread, and so nearly every direct write.
     ///
     /// # Errors
     ///
-    /// As for [`UringQueue::new`], and that of [`Bell::new`].
-    pub(super) fn with_bell(dir: &Path) -> Result<Self> {
+    /// As for [`UringQueue::new`].
+    pub(super) fn with_bell(bell: Bell, dir: &Path) -> Result<Self> {
         let mut queue = Self::new(dir)?;
-        let bell = Bell::new(dir)?;
         let registered = queue.ring.submitter().register_eventfd(bell.as_fd().as_raw_fd());
         registered.map_err(|error| io_error("io_uring_register", dir, 0, error))?;
         queue.bell = Some(bell);
@@ -261,6 +260,17 @@ impl UringQueue {
         }
     }
 
+    /// Takes what the kernel has finished, and leaves the bell alone.
+    pub(super) fn fetch(&self) -> Vec<Completion> {
+        let _turn = self.waiter.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_busy() { self.take() } else { Vec::new() }
+    }
+
+    /// Whether the kernel has refused a write, so that nothing is submitted to the ring any more.
+    pub(super) fn has_refused(&self) -> bool {
+        self.state().refused
+    }
+
     /// Whether the kernel has any of our writes.
     fn is_busy(&self) -> bool {
         self.state().slots.iter().any(Option::is_some)
@@ -340,8 +350,7 @@ impl WriteQueue for UringQueue {
             // First: a bell that rings from here on is for what is not taken below.
             bell.silence();
         }
-        let _turn = self.waiter.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_busy() { self.take() } else { Vec::new() }
+        self.fetch()
     }
 
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {

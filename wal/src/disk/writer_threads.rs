@@ -9,6 +9,8 @@
 //! submit -> waiting -> writer: inner.submit (blocks) -> ended, bell -> poll
 //! ```
 //!
+//! Who waits for completions need not wait for a writer to get up: it performs what none has begun.
+//!
 //! Dropping the queue waits for what was submitted: an accepted write is performed.
 
 use std::collections::VecDeque;
@@ -23,7 +25,7 @@ use super::{Completion, DurableWrite, Submitted, WriteQueue};
 use crate::Result;
 
 /// See the module's documentation.
-pub(super) struct WriterThreads {
+pub struct WriterThreads {
     shared: Arc<Shared>,
     /// How many writers there may be.
     writers_max: usize,
@@ -65,16 +67,38 @@ impl WriterThreads {
     ///
     /// # Errors
     ///
-    /// That of [`Bell::new`].
-    pub(super) fn new(inner: Box<dyn WriteQueue>, writers_max: usize, dir: &Path) -> Result<Self> {
+    /// [`Error::Io`](crate::Error::Io) if the process may open no more descriptors.
+    pub fn new(inner: Box<dyn WriteQueue>, writers_max: usize, dir: &Path) -> Result<Self> {
+        Ok(Self::with_bell(inner, writers_max, Bell::new(dir)?))
+    }
+
+    /// As [`new`](WriterThreads::new), with a bell that others ring as well.
+    pub(super) fn with_bell(inner: Box<dyn WriteQueue>, writers_max: usize, bell: Bell) -> Self {
         let shared = Arc::new(Shared {
             inner,
             state: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
-            bell: Bell::new(dir)?,
+            bell,
         });
-        Ok(Self { shared, writers_max, writers: Mutex::default() })
+        Self { shared, writers_max, writers: Mutex::default() }
+    }
+
+    /// Performs a write that no writer has begun, in the calling thread: for who would wait for it.
+    pub(super) fn perform_one(&self) -> Option<Completion> {
+        let write = self.shared.lock().waiting.pop_front()?;
+        let id = write.id;
+        match self.shared.inner.submit(write) {
+            Submitted::Done(result) => Some(Completion { id, result }),
+            Submitted::Queued => {
+                unreachable!("the queue behind writers performs its writes at once")
+            }
+        }
+    }
+
+    /// Takes what has ended, and leaves the bell alone.
+    pub(super) fn fetch(&self) -> Vec<Completion> {
+        std::mem::take(&mut self.shared.lock().ended)
     }
 
     /// Starts a writer if there may be one more; whether there is any.
@@ -157,6 +181,9 @@ impl WriteQueue for WriterThreads {
     }
 
     fn complete(&self) -> Vec<Completion> {
+        if let Some(own) = self.perform_one() {
+            return vec![own];
+        }
         let mut state = self.shared.lock();
         loop {
             if !state.ended.is_empty() || (state.waiting.is_empty() && state.busy == 0) {
@@ -171,7 +198,7 @@ impl WriteQueue for WriterThreads {
     fn poll(&self) -> Vec<Completion> {
         // First: a bell that rings from here on is for what is not taken below.
         self.shared.bell.silence();
-        std::mem::take(&mut self.shared.lock().ended)
+        self.fetch()
     }
 
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
