@@ -308,19 +308,6 @@ impl Db {
         Ok(())
     }
 
-    /// Commits on behalf of others until the store is closed: for a server's commit threads.
-    ///
-    /// # Errors
-    ///
-    /// The error that stopped the log; the machine has been told.
-    pub fn lead(&self) -> Result<()> {
-        self.inner.wal.lead().map_err(|error| {
-            let error = Error::from(error);
-            self.inner.committer.log_failed(&error);
-            error
-        })
-    }
-
     /// The value of `key`, or none.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod checkpoint;
 mod commit;
 mod compaction;
 mod db;
+mod driving;
 mod engine;
 mod error;
 mod flush;
