@@ -4,15 +4,29 @@
 //! Everything here lives on one thread. Other threads reach it through its [`Post`] only: the
 //! machine delivers finished runs, the listener delivers connections. One wake-up serves all that has
 //! been delivered.
+//!
+//! In a store that stands alone these threads drive the log as well, and no other thread is on the way of
+//! a write:
+//!
+//! ```text
+//! sockets that are ready --> sessions append --> submit what is due --> sleep
+//!            the disk's bell --> apply, deliver --> sessions answer --> submit ... --> sleep
+//! ```
+//!
+//! Every thread submits what its sessions have appended; the first one is told by the disk's *bell*, a
+//! descriptor among its sockets, when something has become durable.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, LocalSet};
 
@@ -105,26 +119,35 @@ pub struct EventLoop {
     /// How others reach this thread.
     pub post: Arc<Post>,
     sessions: RefCell<HashMap<u64, Seat>>,
+    /// Tells that something has become durable.
+    bell: Option<AsyncFd<OwnedFd>>,
 }
 
 impl EventLoop {
-    /// Runs until the server is asked to stop and all sessions have ended.
+    /// Runs until the server is asked to stop and all sessions have ended. `bell` tells when the log is
+    /// to be looked after.
     ///
     /// # Errors
     ///
     /// If the system has no resources for a loop.
-    pub fn run(server: Arc<Server>, post: Arc<Post>) -> std::io::Result<()> {
-        let requester = (server.clone(), post.mailbox.clone());
+    pub fn run(server: Arc<Server>, post: Arc<Post>, bell: Option<OwnedFd>) -> std::io::Result<()> {
+        let (parking, mailbox) = (server.clone(), post.mailbox.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .on_thread_park(move || {
-                if let Some(index) = requester.1.take_wanted() {
-                    requester.0.store.request(index);
+                if mailbox.take_wanted()
+                    && let Some(driving) = parking.store.driving()
+                {
+                    driving.submit_due();
                 }
             })
             .build()?;
-        let event_loop =
-            Rc::new(EventLoop { server, post, sessions: RefCell::new(HashMap::new()) });
+        let bell = {
+            let _entered = runtime.enter();
+            bell.map(watch).transpose()?
+        };
+        let sessions = RefCell::new(HashMap::new());
+        let event_loop = Rc::new(EventLoop { server, post, sessions, bell });
         LocalSet::new().block_on(&runtime, event_loop.serve());
         Ok(())
     }
@@ -137,12 +160,38 @@ impl EventLoop {
         loop {
             tokio::select! {
                 biased;
-                () = self.post.mailbox.notify.notified() => self.take_post(),
+                () = self.told() => self.take_post(),
                 _ = tick.tick() => self.end_idle(),
                 () = &mut asked => break,
             }
         }
         self.drain().await;
+    }
+
+    /// Waits until something has been delivered, or the bell has rung. Then what has become durable is
+    /// applied, which delivers.
+    async fn told(&self) {
+        let Some(bell) = &self.bell else { return self.post.mailbox.notify.notified().await };
+        tokio::select! {
+            biased;
+            ready = bell.readable() => match ready {
+                Ok(mut ready) => {
+                    ready.clear_ready();
+                    self.take_ended();
+                }
+                // Only while the runtime is shut down.
+                Err(error) => tracing::debug!(%error, "the bell is gone"),
+            },
+            () = self.post.mailbox.notify.notified() => {}
+        }
+    }
+
+    fn take_ended(&self) {
+        if let Some(driving) = self.server.store.driving() {
+            // What is delivered from here on is taken without waking this thread for it.
+            self.post.mailbox.await_runs();
+            driving.take_ended(&self.post.mailbox);
+        }
     }
 
     /// Takes what has been delivered.
@@ -229,11 +278,24 @@ impl EventLoop {
                 return;
             }
             tokio::select! {
-                () = self.post.mailbox.notify.notified() => self.take_post(),
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                () = self.told() => self.take_post(),
+                () = tokio::time::sleep(Duration::from_millis(5)) => {
+                    // The thread that watches the bell may have ended.
+                    self.take_ended();
+                    self.take_post();
+                }
             }
         }
     }
+}
+
+/// Has the runtime that is entered watch a descriptor.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, and an owned descriptor is what that demands"
+)]
+fn watch(bell: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(bell, Interest::READABLE)
 }
 
 /// Removes a session from the lists when it ends, however it ends.

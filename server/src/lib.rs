@@ -24,6 +24,7 @@ pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod databases;
+pub mod driving;
 pub mod entry;
 pub mod event_loop;
 pub mod housekeeping;

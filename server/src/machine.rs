@@ -78,6 +78,15 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Notes why the store has stopped; only the first reason is kept.
+    pub fn stop(&self, error: &Error) {
+        if self.stopped.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "the log has stopped; writes are refused, reads go on");
+        }
+    }
+}
+
 impl Default for Shared {
     fn default() -> Self {
         Self {
@@ -216,8 +225,7 @@ impl EngineMachine for Machine {
     }
 
     fn failed(&mut self, error: &Error) {
-        // Only the first reason is kept.
-        let _ = self.shared.stopped.set(error.to_string());
+        self.shared.stop(error);
         self.answers.give_up(UNKNOWN_REPLY);
     }
 

@@ -372,8 +372,12 @@ impl Node {
         let posts: Vec<Arc<Post>> = (0..threads).map(|_| Arc::default()).collect();
         for (number, post) in posts.iter().enumerate() {
             let (server, post) = (self.server.clone(), post.clone());
+            let bell = match server.store.driving() {
+                Some(driving) if number == 0 => driving.bell()?,
+                _ => None,
+            };
             let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
-            self.serving.push(thread.spawn(move || EventLoop::run(server, post))?);
+            self.serving.push(thread.spawn(move || EventLoop::run(server, post, bell))?);
         }
         for listener in listeners {
             self.listeners.push(listener.try_clone()?);

@@ -3,8 +3,9 @@
 //! A store stands alone, or is a replica of a cluster: then what is proposed goes to the replica's thread
 //! (see [`crate::cluster`]), and reads ask there whether they may be answered.
 //!
-//! Two threads lead: they write groups to the disk and apply what has become durable, so that one
-//! group fills while another is written (D11). Sessions never wait for the disk themselves.
+//! A store that stands alone is driven by the threads of sessions themselves (see [`crate::driving`]), which
+//! never wait for the disk. In a cluster two threads lead the log, so that one group fills while another
+//! is written, and tell the replica's thread (D11).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,12 +26,13 @@ use crate::backup::{Standing, copy, standing};
 use crate::cache::Found;
 use crate::cluster::group::{Group, Input, Proposal};
 use crate::cluster::nodes::Nodes;
+use crate::driving::Driving;
 use crate::machine::{Machine, Shared};
 use crate::submission::{Answers, Run, Submissions};
 use crate::value::Stored;
 use crate::{clock, entry};
 
-/// How many threads write to the log: one fills the disk while the other applies.
+/// How many threads write to the log of a replica: one fills the disk while the other applies.
 const COMMIT_THREADS: usize = 2;
 
 /// A run that was refused before it was proposed, and why.
@@ -47,6 +49,8 @@ pub struct Store {
     db: Db,
     /// The replica, if the store has others.
     group: Option<Arc<Group>>,
+    /// Drives the log, if the store stands alone.
+    driving: Option<Driving>,
     shared: Arc<Shared>,
     submissions: Arc<Submissions>,
     /// Whether writes are acknowledged from memory.
@@ -67,7 +71,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store in `dir` of the real disk and starts its commit threads.
+    /// Opens the store in `dir` of the real disk and starts its thread.
     ///
     /// # Errors
     ///
@@ -77,7 +81,7 @@ impl Store {
         Store::open_on(Arc::new(disk), dir, options)
     }
 
-    /// Opens the store in `dir` of `disk` and starts its commit threads.
+    /// Opens the store in `dir` of `disk` and starts its thread.
     ///
     /// # Errors
     ///
@@ -85,8 +89,9 @@ impl Store {
     pub fn open_on(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        options: DbOptions,
+        mut options: DbOptions,
     ) -> Result<(Store, Vec<JoinHandle<()>>)> {
+        options.wal.events = true;
         let rung = disk.profile().rung;
         let shared = Arc::new(Shared::default());
         let submissions = Arc::new(Submissions::default());
@@ -105,11 +110,12 @@ impl Store {
                     .into(),
             });
         }
-        let threads = (0..COMMIT_THREADS).map(|number| spawn_leader(&db, number)).collect();
+        let (driving, thread) = Driving::start(&db);
         let memory = AtomicBool::new(false);
         let store = Store {
             db,
             group: None,
+            driving: Some(driving),
             shared,
             submissions,
             memory,
@@ -119,7 +125,7 @@ impl Store {
             disk,
             dir: dir.to_path_buf(),
         };
-        Ok((store, threads))
+        Ok((store, vec![thread]))
     }
 
     /// Opens a replica in `dir` of `disk`, with its commit threads, and what drives it.
@@ -159,6 +165,7 @@ impl Store {
         let store = Store {
             db,
             group: Some(group),
+            driving: None,
             shared,
             submissions,
             memory,
@@ -198,8 +205,13 @@ impl Store {
         Ok(())
     }
 
-    /// Proposes a run: its entries are `payloads`, its session will be told. They are made durable
-    /// when the session's thread has given all sessions their turn (see [`crate::event_loop`]).
+    /// How the log is driven, if the store stands alone.
+    pub fn driving(&self) -> Option<&Driving> {
+        self.driving.as_ref()
+    }
+
+    /// Proposes a run: its entries are `payloads`, its session will be told. They are submitted when the
+    /// session's thread has given all sessions their turn (see [`crate::event_loop`]), or there are many.
     ///
     /// # Errors
     ///
@@ -227,9 +239,11 @@ impl Store {
             }
         });
         match registered {
-            Ok(last) => {
-                if durability == Durability::Disk {
-                    mailbox.want(last);
+            Ok(_) => {
+                if let Some(driving) =
+                    self.driving.as_ref().filter(|_| durability == Durability::Disk)
+                {
+                    driving.appended(count, &mailbox);
                 }
                 Ok(())
             }
@@ -237,9 +251,24 @@ impl Store {
         }
     }
 
-    /// Has the entries up to `index` made durable, without waiting.
+    /// Has everything up to `index` made durable, without waiting: for threads that append themselves.
     pub fn request(&self, index: Index) {
-        self.db.request(index);
+        match &self.driving {
+            Some(driving) => driving.request(),
+            None => self.db.request(index),
+        }
+    }
+
+    /// Waits until `index` is durable and applied.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made durable or applied any more.
+    pub fn wait(&self, index: Index) -> Result<()> {
+        match &self.driving {
+            Some(driving) => driving.wait(index),
+            None => self.db.wait(index),
+        }
     }
 
     /// Proposes a command of the server's own and waits until it is applied.
@@ -268,8 +297,7 @@ impl Store {
             self.db.append(&[&payload], self.durability())?
         };
         if self.durability() == Durability::Disk {
-            self.db.request(index);
-            self.db.wait(index)?;
+            self.wait(index)?;
         }
         Ok(())
     }
@@ -321,7 +349,7 @@ impl Store {
 
     /// Has everything that was appended made durable, without waiting.
     pub fn request_sync(&self) {
-        self.db.request(self.db.applied());
+        self.request(self.db.applied());
     }
 
     /// Whether everything applied is on disk.
@@ -329,13 +357,17 @@ impl Store {
         self.db.durable() >= self.db.applied()
     }
 
-    /// Makes everything durable and gives the directory free; the commit threads end.
+    /// Makes everything durable and gives the directory free; the store's threads end.
     ///
     /// # Errors
     ///
     /// If not everything could be made durable.
     pub fn close(&self) -> Result<()> {
-        self.db.close()
+        let closed = self.db.close();
+        if let Some(driving) = &self.driving {
+            driving.end();
+        }
+        closed
     }
 }
 
@@ -357,9 +389,8 @@ fn spawn_leader(db: &Db, number: usize) -> JoinHandle<()> {
     let db = db.clone();
     let thread = std::thread::Builder::new().name(format!("commit-{number}"));
     let spawned = thread.spawn(move || {
-        if let Err(error) = db.lead() {
-            tracing::error!(%error, "the log has stopped; writes are refused, reads go on");
-        }
+        // The machine is told of an error, and tells.
+        let _ = db.lead();
     });
     spawned.expect("a thread can be started when the server starts")
 }

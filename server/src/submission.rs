@@ -10,7 +10,7 @@
 //! and runs are registered in the order of their entries.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strandline_engine::Index;
@@ -59,39 +59,58 @@ impl Run {
 /// What is delivered to one thread of sessions.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    /// Finished runs.
-    runs: Mutex<Vec<Run>>,
+    delivered: Mutex<Delivered>,
     /// Wakes the thread.
     pub notify: Notify,
-    /// The last entry that sessions of the thread have appended and not had made durable yet; 0 if
-    /// there is none. Written by that thread only.
-    wanted: AtomicU64,
+    /// Whether the thread is to see that its log's writes are submitted, before it sleeps.
+    is_due: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Delivered {
+    /// Finished runs.
+    runs: Vec<Run>,
+    /// Whether the thread is up and will take them without being woken.
+    is_awaited: bool,
 }
 
 impl Mailbox {
-    /// Notes that the entries up to `last` are to be made durable before the thread sleeps.
-    pub fn want(&self, last: Index) {
-        self.wanted.fetch_max(last.0, Ordering::Relaxed);
+    /// Notes that sessions of the thread have appended, or that others want the log to go on.
+    pub fn want(&self) {
+        self.is_due.store(true, Ordering::Release);
     }
 
-    /// What has been noted since the last time.
-    pub fn take_wanted(&self) -> Option<Index> {
-        match self.wanted.load(Ordering::Relaxed) {
-            0 => None,
-            _ => Some(Index(self.wanted.swap(0, Ordering::Relaxed))),
-        }
+    /// Whether something was noted since the last time.
+    pub fn take_wanted(&self) -> bool {
+        // The usual case, in which nothing is, writes nothing.
+        self.is_due.load(Ordering::Relaxed) && self.is_due.swap(false, Ordering::Acquire)
+    }
+
+    /// The thread is up: until it calls [`take`](Mailbox::take) nobody need wake it.
+    pub fn await_runs(&self) {
+        lock(&self.delivered).is_awaited = true;
     }
 
     /// Delivers one run to its mailbox.
     pub fn deliver(run: Run) {
         let mailbox = Arc::clone(&run.mailbox);
-        lock(&mailbox.runs).push(run);
-        mailbox.notify.notify_one();
+        if mailbox.put(run) {
+            mailbox.notify.notify_one();
+        }
+    }
+
+    /// Puts a run in; whether the thread has to be woken for it.
+    fn put(&self, run: Run) -> bool {
+        let mut delivered = lock(&self.delivered);
+        delivered.runs.push(run);
+        !delivered.is_awaited && delivered.runs.len() == 1
     }
 
     /// Takes everything that has been delivered.
     pub fn take(&self, into: &mut Vec<Run>) {
-        into.append(&mut lock(&self.runs));
+        let mut delivered = lock(&self.delivered);
+        delivered.is_awaited = false;
+        into.append(&mut delivered.runs);
     }
 }
 
@@ -191,8 +210,7 @@ impl Answers {
         let mut woken: Vec<Arc<Mailbox>> = Vec::new();
         for run in self.finished.drain(..) {
             let mailbox = Arc::clone(&run.mailbox);
-            lock(&mailbox.runs).push(run);
-            if !woken.iter().any(|other| Arc::ptr_eq(other, &mailbox)) {
+            if mailbox.put(run) {
                 woken.push(mailbox);
             }
         }

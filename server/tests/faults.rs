@@ -15,7 +15,7 @@ use strandline_server::store::Store;
 use strandline_wal::Result;
 use strandline_wal::disk::{
     Completion, Disk, DurableWrite, File, Lock, Map, OpenMode, Profile, SimulatedDisk, Submitted,
-    WriteQueue,
+    WriteQueue, WriterThreads,
 };
 
 fn node(disk: Arc<dyn Disk>, write_timeout_ms: &str) -> Node {
@@ -86,6 +86,9 @@ impl Disk for StallingDisk {
     fn write_queue(&self) -> Result<Box<dyn WriteQueue>> {
         let inner = self.inner.write_queue()?;
         Ok(Box::new(StallingQueue { inner, shut: self.shut.clone() }))
+    }
+    fn event_queue(&self) -> Result<Box<dyn WriteQueue>> {
+        Ok(Box::new(WriterThreads::new(self.write_queue()?, 2, Path::new("/"))?))
     }
     fn profile(&self) -> Profile {
         self.inner.profile()

@@ -188,8 +188,7 @@ fn follow(server: &Arc<Server>, order: &Order) -> Result<Never, Ended> {
     }
     // Only what is durable is compared and acknowledged.
     let last = Index(db.log().last().0);
-    db.request(last);
-    db.wait(last)?;
+    server.store.wait(last)?;
     let plan = plan(server, &order.target, &hello, order.may_discard);
     let plan =
         plan.map_err(|(Refusal::Circle(text) | Refusal::Apart(text))| Ended::Refused(text))?;
@@ -241,7 +240,7 @@ fn take_entries(
         }
     });
     // What was appended is made durable even if nobody is told.
-    db.request(Index(db.log().last().0));
+    server.store.request(Index(db.log().last().0));
     match (ended, result) {
         (Some(ended), _) => Err(ended),
         (None, Err(error)) if standing.is_current(order.epoch) => Err(error.into()),
@@ -289,14 +288,14 @@ fn take_frame(
             let last = db.append(&payloads, Durability::Disk)?;
             let count = u64::try_from(payloads.len()).unwrap_or(u64::MAX);
             assert_eq!(last.0 + 1, first.0 + count, "on a backup this thread alone appends");
-            db.request(last);
+            server.store.request(last);
             standing.heard(order.epoch, last);
         }
         _ => return Err(malformed("a frame that does not belong here")),
     }
     if !more {
         let last = Index(db.log().last().0);
-        db.wait(last)?;
+        server.store.wait(last)?;
         let mut bytes = Vec::new();
         Frame::Durable(last).encode(&mut bytes);
         std::io::Write::write_all(stream, &bytes).map_err(upstream::Error::Lost)?;

@@ -68,8 +68,7 @@ async fn lead(server: &Arc<Server>) -> Result<String, String> {
         let store = &on.store;
         store.standing().lead(|| {
             let last = Index(store.db().log().last().0);
-            store.db().request(last);
-            store.db().wait(last)?;
+            store.wait(last)?;
             Ok(last)
         })
     });
