@@ -100,8 +100,11 @@ impl Log {
         while let Err(error) = log.load(next) {
             let Some((_, end)) = log.hole_at(log.last + 1)? else { return Err(error) };
             log.has_holes = true;
-            // What is behind it is there, but not what leads up to it.
+            // What is behind it is there, but not what leads up to it. Nothing rests on the terms of what is
+            // missing until it is mended, but the last entry has to have one.
             (log.last, next) = (end - 1, end);
+            let known = log.terms.last().unwrap_or(1);
+            log.terms.push(end - 1, known);
             log.cache.clear();
         }
         Ok(log)
@@ -228,6 +231,9 @@ impl Log {
     /// Up to here the log itself proves that its entries are committed: a change of membership is
     /// proposed only by a leader that has applied the one before it.
     pub(crate) fn proven_committed(&self) -> Option<u64> {
+        if self.has_holes {
+            return None;
+        }
         let mut changes = self.memberships.iter().rev().filter(|(_, is_change)| **is_change);
         changes.nth(1).map(|(index, _)| *index)
     }

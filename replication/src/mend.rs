@@ -14,8 +14,9 @@
 //! log is let go. Damage beyond, found when the replica is opened, makes it *wounded*: it does not know
 //! all that it has promised, so it neither votes nor acknowledges nor applies, and hears nothing but
 //! questions and answers about damage until it is whole. Then it has lost nothing, and is in no doubt.
-//! If a leader has let go of what is missing, the log is dropped instead, in doubt of its tail (see
-//! `rejoin.rs`), and the leader sends a snapshot. Where a quorum is damaged in the same place nobody
+//! If a leader has let go of what is missing, or a leader was asked and nobody has it, because it was never
+//! committed, say, the log is dropped instead, in doubt of its tail (see `rejoin.rs`), and the leader
+//! brings the replica up to date. Where a quorum is damaged in the same place nobody
 //! leads: they stay wounded, and say so.
 
 use std::collections::BTreeSet;
@@ -64,6 +65,8 @@ struct Mending {
     asked: Option<(ReplicaId, u64)>,
     /// Who could not help.
     refused: BTreeSet<ReplicaId>,
+    /// A leader that has answered, and in which term.
+    leader: Option<(ReplicaId, Term)>,
 }
 
 impl Mending {
@@ -118,6 +121,7 @@ impl Replica {
                 entries: Vec::new(),
                 asked: None,
                 refused: BTreeSet::new(),
+                leader: None,
             });
         }
         self.ask(output)
@@ -139,7 +143,10 @@ impl Replica {
         let others = members.iter().map(|member| member.id).filter(|id| *id != self.options.id);
         let Some(peer) = others.into_iter().find(|id| !mending.refused.contains(id)) else {
             // Nobody has it now. What the tables have may go; for the rest all are asked again.
-            let end = mending.end;
+            let (end, leader) = (mending.end, mending.leader);
+            if let Some((leader, term)) = leader.filter(|_| self.mend.is_wounded) {
+                return self.give_up_log(leader, term);
+            }
             self.mend.current = None;
             if end <= self.db().flushed().0 + 1 && end <= self.consensus.log().last() {
                 self.db().trim(Index(end - 1));
@@ -187,8 +194,8 @@ impl Replica {
     pub(crate) fn repair_answered(
         &mut self,
         from: ReplicaId,
-        first: Index,
-        entries: Vec<Bytes>,
+        leads: Option<Term>,
+        (first, entries): (Index, Vec<Bytes>),
         output: &mut Output,
     ) -> Result<()> {
         let Some(mending) = &mut self.mend.current else { return Ok(()) };
@@ -196,6 +203,7 @@ impl Replica {
         if !is_asked || first.0 != mending.next() {
             return Ok(());
         }
+        mending.leader = leads.map(|term| (from, term)).or(mending.leader);
         mending.asked = None;
         let room = usize::try_from(mending.end - first.0).unwrap_or(usize::MAX);
         let is_sound = entries.len() <= room
@@ -243,12 +251,21 @@ impl Replica {
         self.heal_if_whole()
     }
 
-    /// A leader has let go of what is missing here: it cannot be put back. A leader has everything that
-    /// was committed, so this replica, which does not know what it has acknowledged, may drop its log, in
-    /// doubt from then on, and be brought up to date like one that has lost its end.
+    /// A leader has let go of what is missing here, or it and all others lack it: it cannot be put back. A
+    /// leader has everything that was committed, so this replica, which does not know what it has
+    /// acknowledged, may drop its log, in doubt from then on, and be brought up to date like one that has
+    /// lost its end.
     pub(crate) fn give_up_log(&mut self, from: ReplicaId, term: Term) -> Result<()> {
-        let is_asked = |mending: &Mending| mending.asked.is_some_and(|(peer, _)| peer == from);
-        if term < self.consensus.term() || !self.mend.current.as_ref().is_some_and(is_asked) {
+        let is_asked = |mending: &Mending| {
+            mending.asked.is_some_and(|(peer, _)| peer == from)
+                || mending.leader == Some((from, term))
+        };
+        if !self.mend.current.as_ref().is_some_and(is_asked) {
+            return Ok(());
+        }
+        if term < self.consensus.term() {
+            // An old one: all are asked again.
+            self.mend.current = None;
             return Ok(());
         }
         let state = self.hard.get();

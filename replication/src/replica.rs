@@ -192,8 +192,9 @@ impl Replica {
                 self.give_up_log(envelope.from, envelope.message.term)?;
                 return Ok(None);
             }
-            Body::Repair { first, entries, .. } => {
-                self.repair_answered(envelope.from, first, entries, output)?;
+            Body::Repair { first, entries, is_leader, .. } => {
+                let leads = is_leader.then_some(envelope.message.term);
+                self.repair_answered(envelope.from, leads, (first, entries), output)?;
                 return Ok(None);
             }
             _ if self.mend.is_wounded() => return Ok(None),

@@ -36,6 +36,11 @@ impl Terms {
         self.runs.first().map(|(first, _)| *first)
     }
 
+    /// The latest term.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.runs.last().map(|(_, term)| *term)
+    }
+
     /// Forgets the entries after `last`.
     pub(crate) fn truncate(&mut self, last: u64) {
         self.runs.retain(|(first, _)| *first <= last);

@@ -6,8 +6,9 @@ use strandline_engine::Index;
 use strandline_replication::ReplicaId;
 
 use crate::checkers::{durability, linearizability};
+use crate::node::Node;
 use crate::simulation::{Happening, Phase, Simulation};
-use crate::time::{MILLISECOND, Time};
+use crate::time::{MILLISECOND, SECOND, Time};
 use crate::violation::{Checker, Verdict, Violation};
 
 impl Simulation {
@@ -25,6 +26,7 @@ impl Simulation {
             }
             Phase::Settling { until } => {
                 if !self.is_settled(until)? {
+                    self.help_the_wounded(until);
                     return Ok(());
                 }
                 self.compare_all()?;
@@ -48,6 +50,20 @@ impl Simulation {
                 Ok(())
             }
             Phase::Over => Ok(()),
+        }
+    }
+
+    /// A replica that lacks a part of its log which nobody else has stays apart, and with another one in
+    /// doubt of its tail nobody may lead. Whoever runs the cluster does what the manual says: puts an empty
+    /// disk under it. It is damaged already, so no more is damaged then than before.
+    fn help_the_wounded(&mut self, until: Time) {
+        if until.since(self.agenda.now()) > 40 * SECOND || self.leader().is_some() {
+            return;
+        }
+        let mut nodes = self.nodes.values().filter(|node| node.health.is_damaged);
+        let is_wounded = |node: &&Node| node.replica().is_some_and(|r| r.status().is_wounded);
+        if let Some(id) = nodes.find(is_wounded).map(|node| node.id) {
+            self.lose(id);
         }
     }
 

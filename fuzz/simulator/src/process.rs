@@ -365,7 +365,7 @@ impl Simulation {
 
     /// A replica is not let in, or stops again and again, because of its disk: whoever runs it will put
     /// in an empty one.
-    fn lose(&mut self, id: ReplicaId) {
+    pub(crate) fn lose(&mut self, id: ReplicaId) {
         self.tell(|| format!("{id} is lost"));
         self.node(id).lose();
         self.figures.lost_replicas += 1;
