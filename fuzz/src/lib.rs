@@ -47,7 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "segment", run: segment::run, pace: 250 },
     Target { name: "table", run: table::run, pace: 100 },
     Target { name: "manifest", run: manifest::run, pace: 50 },
-    Target { name: "log_model", run: log_model::run, pace: 0 },
+    Target { name: "log_model", run: log_model::run, pace: 50 },
     Target { name: "store_model", run: store_model::run, pace: 20 },
 ];
 

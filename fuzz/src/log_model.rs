@@ -87,7 +87,7 @@ fn open(disk: &Arc<SimulatedDisk>) -> Result<Wal> {
         new_log_id: 7,
         ..Options::default()
     };
-    Ok(Wal::open(Arc::clone(disk) as _, Path::new(DIR), options)?.0)
+    Ok(Wal::open(disk.mount(), Path::new(DIR), options)?.0)
 }
 
 /// The bytes of a record.

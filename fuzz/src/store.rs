@@ -51,5 +51,5 @@ pub(crate) fn options() -> DbOptions {
 
 /// Opens it.
 pub(crate) fn open(disk: &Arc<SimulatedDisk>) -> Result<Db> {
-    Db::open_with(Arc::clone(disk) as _, Path::new(DIR), options(), Box::new(Batches))
+    Db::open_with(disk.mount(), Path::new(DIR), options(), Box::new(Batches))
 }

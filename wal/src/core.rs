@@ -429,9 +429,8 @@ impl Core {
         !self.ready.is_empty() || self.filling.is_some()
     }
 
+    /// For good: a closed log does nothing more in its directory, which may be another's by now.
     pub(crate) fn close(&mut self) {
-        if matches!(self.condition, Condition::Running) {
-            self.condition = Condition::Closed;
-        }
+        self.condition = Condition::Closed;
     }
 }

@@ -5,15 +5,17 @@
 //! is met here and only here.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::disk::{Buffer, Disk, OpenMode};
+use crate::disk::{Buffer, Disk, File, OpenMode};
 use crate::segment::{Segment, SegmentHeader, SegmentId};
 use crate::{Lsn, Result, canary};
 
 /// Zeros are written in slices of this many bytes.
 const SLICE_LEN: usize = 1 << 20;
 
-/// Makes the spare segment `id`. Whatever was made of it is removed again if that fails.
+/// Makes the spare segment `id`. Whatever was made of it is removed again if that fails; a file that had
+/// the name already is left alone.
 pub(crate) fn make(
     disk: &dyn Disk,
     dir: &Path,
@@ -22,7 +24,8 @@ pub(crate) fn make(
     log_id: u64,
 ) -> Result<Segment> {
     let path = dir.join(id.file_name());
-    let made = fill(disk, &path, id, len, log_id);
+    let file = disk.open(&path, OpenMode::CreateLog)?;
+    let made = fill(file, &path, id, len, log_id);
     let named = made.and_then(|segment| {
         if !canary::is_on(canary::NO_DIRECTORY_SYNC_AFTER_CREATE) {
             disk.sync_dir(dir)?;
@@ -36,14 +39,14 @@ pub(crate) fn make(
     named
 }
 
+/// Makes of the new file `path` a spare, whose name is not durable yet.
 pub(crate) fn fill(
-    disk: &dyn Disk,
+    file: Arc<dyn File>,
     path: &Path,
     id: SegmentId,
     len: u64,
     log_id: u64,
 ) -> Result<Segment> {
-    let file = disk.open(path, OpenMode::CreateLog)?;
     file.allocate(len)?;
     let slice_len = usize::try_from(len).unwrap_or(SLICE_LEN).min(SLICE_LEN);
     let mut zeros = Buffer::with_capacity(slice_len);
@@ -67,4 +70,22 @@ pub(crate) fn fill(
     file.write_at(&header.encode(), 0)?;
     file.sync()?;
     Ok(Segment { id, path: path.to_path_buf(), file, len })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimulatedDisk;
+
+    /// Whoever had the name first keeps his file.
+    #[test]
+    fn a_name_that_is_taken_is_left_alone() {
+        let disk = SimulatedDisk::new(1);
+        let dir = Path::new("/log");
+        disk.create_dir_all(dir).unwrap();
+        make(&*disk, dir, SegmentId(3), 64 << 10, 7).unwrap();
+        assert!(make(&*disk, dir, SegmentId(3), 64 << 10, 7).is_err());
+        let names = disk.list(dir).unwrap();
+        assert_eq!(names, [SegmentId(3).file_name()]);
+    }
 }

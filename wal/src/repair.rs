@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use crate::core::InUse;
-use crate::disk::{Buffer, File};
+use crate::disk::{Buffer, File, OpenMode};
 use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
 use crate::group::{Framed, Pending, Place};
 use crate::preparer;
@@ -189,7 +189,9 @@ impl Shared {
     ) -> Result<(Segment, Vec<(Lsn, u64)>)> {
         let header = in_use.header;
         let (old, log_id) = (&in_use.segment, header.log_id);
-        let new = preparer::fill(&*self.disk, path, old.id, old.len, log_id)
+        let created = self.disk.open(path, OpenMode::CreateLog);
+        let new = created
+            .and_then(|file| preparer::fill(file, path, old.id, old.len, log_id))
             .map_err(|error| self.or_full(error))?;
         let mut window = Window::new();
         let mut offsets = Vec::new();

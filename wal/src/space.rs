@@ -61,11 +61,15 @@ impl Shared {
     /// Makes the spares that are missing.
     pub(crate) fn prepare(&self) -> Result<()> {
         let mut next = self.next_segment.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log that takes nothing more needs no room, and one that is closed has no directory.
+        if self.lock().core.failure().is_some() {
+            return Ok(());
+        }
         self.recycle()?;
         loop {
             let (missing, len, log_id) = {
                 let state = self.lock();
-                if let Some(Error::Closed) = state.core.failure() {
+                if state.core.failure().is_some() {
                     return Ok(());
                 }
                 let core = &state.core;

@@ -444,6 +444,9 @@ impl Shared {
         drop(state);
         all.wake(Reason::Look);
         self.notifier.close();
+        // Whoever is making or replacing files ends before the directory is another's.
+        drop(self.next_segment.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.layout.lock().unwrap_or_else(PoisonError::into_inner));
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         marked.and(failure.map_or(Ok(()), Err))
     }

@@ -252,3 +252,35 @@ fn small_groups_are_not_read_one_by_one() {
     let reads = disk.counters().reads - before;
     assert!(reads < 20, "{reads} reads for 500 groups of one block");
 }
+
+/// Lost: a spare of the next life, and with it what was acknowledged in it. A log that had stopped
+/// after failed writes still made spares when its last handle went, or when it was asked to, long after it was
+/// closed. Its number for the next file was the one that the new log had just given: the file was
+/// there, and making it again failed, and what was "made" was removed.
+#[test]
+fn a_log_that_stopped_and_was_closed_leaves_the_directory_to_the_next_one() {
+    let disk = disk(7);
+    let (old, _) = open(&disk).unwrap();
+    write(&old, b"kept");
+    disk.fail_writes_from(disk.operations() + 1, u64::MAX);
+    let lsn = old.append(b"fails twice").unwrap();
+    assert!(matches!(old.wait(lsn), Err(Error::Poisoned { .. })));
+    assert!(matches!(old.append(b"refused"), Err(Error::Poisoned { .. })));
+    disk.clear_faults();
+    assert!(matches!(old.close(), Err(Error::Poisoned { .. })), "closed, and why it had stopped");
+    assert!(matches!(old.append(b"refused"), Err(Error::Closed)));
+    let (new, _) = open(&disk).unwrap();
+    while new.stats().segments_in_use < 3 {
+        write(&new, &[1; 9000]);
+    }
+    let before = disk.operations();
+    old.prepare(true).unwrap();
+    old.close().unwrap();
+    drop(old);
+    assert_eq!(disk.operations(), before, "nothing is done in a directory that is another's");
+    let last = write(&new, b"acknowledged");
+    disk.power_cut();
+    drop(new);
+    let (again, _) = open(&disk).unwrap();
+    assert_eq!(contents(&again).get(&last.0).unwrap(), b"acknowledged");
+}
