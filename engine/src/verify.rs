@@ -5,7 +5,7 @@
 
 use crate::manifest::replay::{corruption, replay};
 use crate::manifest::{read_current, read_file};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Index, Result};
 
 /// What a verification looked at, and what is wrong.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub struct VerifyReport {
     pub checked: u64,
     /// Whether the manifest was read; it is not while it cannot be trusted (after a failed write).
     pub manifest: bool,
+    /// Everything up to here is in tables, by the manifest: the log is not asked for it. 0 without one.
+    pub flushed: Index,
     /// Every damage that was found.
     pub damage: Vec<Error>,
 }

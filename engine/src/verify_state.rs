@@ -41,6 +41,7 @@ fn verify_named(disk: &Arc<dyn Disk>, dir: &Path, report: &mut VerifyReport) -> 
     let replayed = replay(&path, &read_file(&**disk, &path)?)?;
     // A torn tail is what a crash leaves: `replay` has made sure that nothing durable follows it.
     report.manifest = true;
+    report.flushed = replayed.contents.flushed;
     // Blocks are checked past the cache, so it needs no room.
     let cache = BlockCache::new(0);
     for (_, meta) in replayed.contents.tables() {

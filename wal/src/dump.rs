@@ -5,8 +5,10 @@ use std::path::Path;
 
 use crate::Result;
 use crate::disk::{Disk, OpenMode};
-use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader};
-use crate::recovery::scan;
+use crate::frame::{
+    BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, u32_at, u64_at,
+};
+use crate::recovery::{read_loose_group, scan};
 use crate::segment::{GROUPS_START, Segment, SegmentId};
 use crate::window::Window;
 
@@ -36,7 +38,7 @@ pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
         }
         Err(error) => {
             line(format!("0: {error}"));
-            line(loose_groups(&segment));
+            headless_groups(&segment).into_iter().for_each(line);
             return Ok(text);
         }
     };
@@ -75,6 +77,21 @@ pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
         (Some(refusal), None) => line(format!("{}: the groups end: {refusal}", found.end_offset)),
         (None, None) => line(format!("{}: the segment ends", found.end_offset)),
     }
+    // What is sound behind that, each by itself.
+    let mut offset = found.end_offset + BLOCK_LEN;
+    while found.refusal.is_some() && offset + BLOCK_LEN <= segment.len {
+        match read_loose_group(&segment, &header, offset, &mut window) {
+            Ok(group) => {
+                line(describe(&group));
+                offset += group.len_on_disk();
+            }
+            Err(GroupRefusal::NotAGroup | GroupRefusal::Stale(_)) => offset += BLOCK_LEN,
+            Err(refusal) => {
+                line(format!("{offset}: {refusal}"));
+                offset += BLOCK_LEN;
+            }
+        }
+    }
     Ok(text)
 }
 
@@ -96,16 +113,30 @@ fn describe(group: &GroupHeader) -> String {
     text
 }
 
-/// What can be said of a segment whose own header is lost: every group header that is whole.
-fn loose_groups(segment: &Segment) -> String {
+/// What can be said of a segment whose own header is lost: what its groups say of themselves. Which log
+/// they are of, which their checksums cover, is not known, so nothing of it is certain.
+fn headless_groups(segment: &Segment) -> Vec<String> {
     let mut window = Window::new();
-    let mut count = 0;
+    let mut lines = Vec::new();
     let mut offset = GROUPS_START;
     while offset + BLOCK_LEN <= segment.len {
-        if window.bytes(segment, offset, 4) == b"SLGR" {
-            count += 1;
+        let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
+        if let Some(bytes) = bytes.first_chunk::<GROUP_HEADER_LEN>()
+            && bytes.starts_with(b"SLGR")
+        {
+            lines.push(format!(
+                "{offset}: like a group of incarnation {}, from position {} on, {} records, {} bytes; not \
+                 checked without the segment's header",
+                u64_at(bytes, 8),
+                u64_at(bytes, 24),
+                u32_at(bytes, 32),
+                u32_at(bytes, 36)
+            ));
         }
         offset += BLOCK_LEN;
     }
-    format!("{GROUPS_START}: {count} blocks that begin like a group")
+    if lines.is_empty() {
+        lines.push(format!("{GROUPS_START}: no block begins like a group"));
+    }
+    lines
 }

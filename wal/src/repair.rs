@@ -308,7 +308,7 @@ fn judge(gap: &Gap, chain: u64, offer: &Offer<'_>) -> Result<bool> {
 }
 
 /// A sound group at another place: its header and its bytes, padded.
-fn again(
+pub(crate) fn again(
     segment: &Segment,
     group: GroupHeader,
     log_id: u64,
@@ -325,13 +325,13 @@ fn again(
 }
 
 /// Writes whole blocks from aligned memory, as files for durable writes ask for.
-fn write_aligned(file: &dyn File, bytes: &[u8], offset: u64) -> Result<()> {
+pub(crate) fn write_aligned(file: &dyn File, bytes: &[u8], offset: u64) -> Result<()> {
     let mut buffer = Buffer::with_capacity(bytes.len());
     buffer.extend(bytes);
     file.write_at(&buffer, offset)
 }
 
-fn replacement_of(path: &Path) -> PathBuf {
+pub(crate) fn replacement_of(path: &Path) -> PathBuf {
     path.with_extension(REPLACEMENT)
 }
 

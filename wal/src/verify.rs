@@ -3,14 +3,12 @@
 use std::path::Path;
 
 use crate::disk::Disk;
-use crate::recovery::scan;
-use crate::survey::{arrange, survey};
-use crate::walk::{Step, Walk};
-use crate::window::Window;
+use crate::examination::examine;
+use crate::recovery::Tail;
 use crate::{Error, Lsn, Result};
 
 /// What a verification found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Verification {
     /// Segments that make up the log.
@@ -23,67 +21,35 @@ pub struct Verification {
     pub last: Lsn,
     /// Everything that is damaged.
     pub damages: Vec<Error>,
+    /// The end of the log. A suspect one is no damage: it is what a crash leaves behind, and the
+    /// log opens with it.
+    pub tail: Tail,
 }
 
-/// Reads the log in `dir` from front to back without opening or changing it.
+/// Reads the log in `dir` from front to back without opening or changing it. Nothing ends it early: behind
+/// a segment that is gone or a header that is damaged it goes on with what is there.
 ///
 /// # Errors
 ///
-/// If the directory cannot be read, or is foreign or newer. Damage is not an error but a finding.
+/// If the directory cannot be read, or holds something that another program wrote. Damage is not an
+/// error but a finding.
 pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
-    let mut report = Verification::default();
-    let survey = match survey(disk, dir) {
-        Ok(survey) => survey,
-        Err(error @ Error::Corruption { .. }) => {
-            report.damages.push(error);
-            return Ok(report);
-        }
-        Err(error) => return Err(error),
+    let mut report = Verification {
+        segments: 0,
+        groups: 0,
+        first: Lsn(0),
+        last: Lsn(0),
+        damages: Vec::new(),
+        tail: Tail::Clean,
     };
-    let Some((active, newest)) = survey.in_use.last().cloned() else { return Ok(report) };
-    let sealed = match arrange(&survey, newest) {
-        Ok((sealed, _)) => sealed,
-        Err(error) => {
-            report.damages.push(error);
-            return Ok(report);
-        }
-    };
-    let mut window = Window::new();
-    report.first = sealed.front().map_or(newest.first, |oldest| oldest.header.first);
-    report.segments = sealed.len() + 1;
-    for in_use in &sealed {
-        let end = in_use.end.expect("a sealed segment has an end");
-        let mut walk = Walk::new(&in_use.header);
-        while let Some(step) = walk.step(&in_use.segment, &in_use.header, end, &mut window) {
-            match step {
-                Step::Group(group) => report.groups += usize::from(group.count > 0),
-                Step::Gap(gap) => {
-                    let path = &in_use.segment.path;
-                    if let Some(error) = gap.refusal.not_understood(path, gap.offset) {
-                        return Err(error);
-                    }
-                    report.damages.push(gap.error(path));
-                }
-            }
-        }
+    let Some(found) = examine(disk, dir)? else { return Ok(report) };
+    report.segments = found.parts.len();
+    report.groups = found.groups;
+    if let (Some(oldest), Some(newest)) = (found.parts.first(), found.parts.last()) {
+        report.first = oldest.header.first;
+        report.last = Lsn(newest.end.0 - 1);
     }
-    let found = scan(&active, &newest, None, &mut window);
-    report.groups += found.offsets.len();
-    if let Some(error) = found.not_understood(&active.path) {
-        return Err(error);
-    }
-    report.last = Lsn(found.next.0 - 1);
-    if let Some((offset, claim)) = found.claim {
-        report.damages.push(Error::Corruption {
-            path: active.path,
-            offset: found.end_offset,
-            expected: format!(
-                "the group of position {}: the group at offset {offset} says that all up to \
-                 {claim} was durable",
-                found.next
-            ),
-            found: found.refusal.map_or("the segment's end".into(), |refusal| refusal.to_string()),
-        });
-    }
+    report.damages = found.damages;
+    report.tail = found.tail;
     Ok(report)
 }

@@ -22,7 +22,7 @@ use crate::waiters::{Reason, Waiters};
 use crate::{Error, Lsn, Options, Result, Stats};
 
 /// The file whose lock a log holds.
-const LOCK_FILE: &str = "LOCK";
+pub(crate) const LOCK_FILE: &str = "LOCK";
 
 /// Called with the durable position whenever it has grown, before those who wait for it are woken.
 /// Several threads may call it at once.

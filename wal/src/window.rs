@@ -17,6 +17,8 @@ pub(crate) struct Window {
     len: usize,
     /// How much was read in all.
     pub bytes_read: u64,
+    /// How many blocks could not be read.
+    pub unreadable: u64,
 }
 
 impl Window {
@@ -26,7 +28,7 @@ impl Window {
 
     /// One that reads so many bytes at once.
     pub(crate) fn of_len(len: usize) -> Self {
-        Self { start: 0, bytes: Vec::new(), of: None, len, bytes_read: 0 }
+        Self { start: 0, bytes: Vec::new(), of: None, len, bytes_read: 0, unreadable: 0 }
     }
 
     /// `len` bytes at `offset`, a multiple of the block length; fewer at the end of the segment.
@@ -66,6 +68,7 @@ impl Window {
             let read = segment.file.read_at(block, at);
             if read.or_else(|_| segment.file.read_at(block, at)).is_err() {
                 block.fill(u8::MAX);
+                self.unreadable += 1;
             }
             at += BLOCK_LEN;
         }

@@ -5,6 +5,8 @@
 //! durable survives the next power cut, even if nothing was written in between.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub(crate) mod small_log;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
