@@ -13,6 +13,7 @@ mod error;
 mod fleet;
 mod inspect;
 mod node;
+mod repair;
 mod scratch;
 mod serve;
 mod verify;
@@ -77,6 +78,8 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     /// Check every checksum of a store that is not running.
     Verify(verify::VerifyArgs),
+    /// Say what is wrong with a store that is not running, and mend its log.
+    Repair(repair::RepairArgs),
 }
 
 /// Settings from a file and the environment: for every verb that needs them.
@@ -115,6 +118,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Verb::Doctor(arguments) => return doctor::run(arguments),
         Verb::Inspect(arguments) => return inspect::run(arguments),
         Verb::Verify(arguments) => return verify::run(arguments),
+        Verb::Repair(arguments) => return repair::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

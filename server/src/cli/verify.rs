@@ -8,11 +8,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 use strandline_engine::{group_dir, log_dir, state_dir};
+use strandline_wal::Tail;
+use strandline_wal::disk::Disk;
 
 use super::error::{self, Error, Result};
 use super::inspect::reading_disk;
@@ -20,6 +23,8 @@ use crate::backup::standing_file;
 
 /// The file that a log is locked by.
 const LOCK_FILE: &str = "LOCK";
+/// What a replica of a cluster never forgets stands here, beside the log.
+pub(crate) const HARD_STATE_FILE: &str = "hard-state";
 
 /// Read every checksum of a store that is not running.
 #[derive(Debug, Args)]
@@ -38,26 +43,33 @@ pub(crate) fn run(args: VerifyArgs) -> ExitCode {
             true => println!("{}", report.json(&args.dir)),
             false => print!("{}", report.text()),
         }
-        report.damages.is_empty()
+        report.damages.is_empty() && report.others.is_empty()
     });
     error::exit("verify", outcome)
 }
 
 /// What was found.
-#[derive(Debug, Default)]
-struct Report {
+#[derive(Debug)]
+pub(crate) struct Report {
     segments: u64,
     groups: u64,
     first: u64,
     last: u64,
     tables: u64,
     cells: u64,
-    damages: Vec<Damage>,
+    /// The last position that the tables hold; 0 if that cannot be read.
+    pub(crate) flushed: u64,
+    /// The end of the log.
+    tail: Tail,
+    /// What is wrong with the log.
+    pub(crate) damages: Vec<Damage>,
+    /// What is wrong with everything else.
+    pub(crate) others: Vec<Damage>,
 }
 
 /// One damage. Where an error tells no file or offset, the fields are empty.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Damage {
+pub(crate) struct Damage {
     file: String,
     offset: u64,
     expected: String,
@@ -70,7 +82,7 @@ impl Damage {
     /// # Errors
     ///
     /// The error itself if it speaks of no damage: then the answer is not known.
-    fn of(error: strandline_wal::Error) -> Result<Damage> {
+    pub(crate) fn of(error: strandline_wal::Error) -> Result<Damage> {
         use strandline_wal::Error as Log;
         match error {
             Log::Corruption { path, offset, expected, found } => {
@@ -96,61 +108,95 @@ impl Damage {
 }
 
 fn verify(dir: &Path) -> Result<Report> {
+    let log = find_store(dir)?;
+    let disk = reading_disk(dir)?;
+    let _lock = lock(&log)?;
+    verify_store(&disk, dir)
+}
+
+/// The log of the store in `dir`.
+///
+/// # Errors
+///
+/// If there is none: neither a log nor a state.
+pub(crate) fn find_store(dir: &Path) -> Result<PathBuf> {
     let log = log_dir(dir);
-    if !log.is_dir() {
-        return Err(Error::Path {
+    match log.is_dir() || state_dir(dir).is_dir() {
+        true => Ok(log),
+        false => Err(Error::Path {
             operation: "find a store in",
             path: dir.to_path_buf(),
             source: std::io::ErrorKind::NotFound.into(),
-        });
+        }),
     }
-    let _lock = lock(&log)?;
-    let disk = reading_disk(dir)?;
-    let mut report = Report::default();
-    let found = strandline_wal::verify(&*disk, &log)?;
-    report.segments = u64::try_from(found.segments).unwrap_or(u64::MAX);
-    report.groups = u64::try_from(found.groups).unwrap_or(u64::MAX);
-    report.first = found.first.0;
-    report.last = found.last.0;
-    for error in found.damages {
-        report.damages.push(Damage::of(error)?);
-    }
+}
+
+/// Reads everything in a store that is locked.
+///
+/// # Errors
+///
+/// What keeps the answer from being known; damage is none.
+pub(crate) fn verify_store(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report> {
+    let log = log_dir(dir);
+    let mut report = Report {
+        segments: 0,
+        groups: 0,
+        first: 0,
+        last: 0,
+        tables: 0,
+        cells: 0,
+        flushed: 0,
+        tail: Tail::Clean,
+        damages: Vec::new(),
+        others: Vec::new(),
+    };
     let state = state_dir(dir);
     // A node that was killed in its first moment has a log and nothing else yet.
     if state.is_dir() {
-        let found = strandline_engine::verify_state(&disk, &state)?;
+        let found = strandline_engine::verify_state(disk, &state)?;
         report.tables = found.tables;
         report.cells = found.checked;
+        report.flushed = found.flushed.0;
         for error in found.damage {
-            match error {
-                strandline_engine::Error::Wal(error) => report.damages.push(Damage::of(error)?),
-                other => report.damages.push(Damage {
-                    file: state.display().to_string(),
-                    found: other.to_string(),
-                    ..Damage::default()
-                }),
-            }
+            report.others.push(of_store(error, &state)?);
         }
     }
     let standing = group_dir(dir).join(standing_file::STANDING_FILE);
     if standing.is_file()
-        && let Err(error) = standing_file::read(&*disk, &standing)
+        && let Err(error) = standing_file::read(&**disk, &standing)
     {
-        report.damages.push(match error {
-            strandline_engine::Error::Wal(error) => Damage::of(error)?,
-            other => Damage {
-                file: standing.display().to_string(),
-                found: other.to_string(),
-                ..Damage::default()
-            },
-        });
+        report.others.push(of_store(error, &standing)?);
     }
+    if log.is_dir() {
+        let found = strandline_wal::verify(&**disk, &log)?;
+        report.segments = u64::try_from(found.segments).unwrap_or(u64::MAX);
+        report.groups = u64::try_from(found.groups).unwrap_or(u64::MAX);
+        report.first = found.first.0;
+        report.last = found.last.0;
+        report.tail = found.tail;
+        for error in found.damages {
+            report.damages.push(Damage::of(error)?);
+        }
+    }
+    report.compare(&log, group_dir(dir).join(HARD_STATE_FILE).exists());
     Ok(report)
+}
+
+/// What an error of the store says of damage to `path`.
+fn of_store(error: strandline_engine::Error, path: &Path) -> Result<Damage> {
+    match error {
+        strandline_engine::Error::Wal(error) => Damage::of(error),
+        other => Ok(Damage {
+            file: path.display().to_string(),
+            found: other.to_string(),
+            ..Damage::default()
+        }),
+    }
 }
 
 /// Keeps nodes out as long as the result lives. A copy of a directory may have no lock file; then
 /// nobody has it open, and nothing is created.
-fn lock(log: &Path) -> Result<Option<fs::File>> {
+pub(crate) fn lock(log: &Path) -> Result<Option<fs::File>> {
     let path = log.join(LOCK_FILE);
     let refused = |operation| {
         let path = path.clone();
@@ -170,36 +216,86 @@ fn lock(log: &Path) -> Result<Option<fs::File>> {
     }
 }
 
+impl Damage {
+    /// For people.
+    pub(crate) fn line(&self) -> String {
+        let Damage { file, offset, expected, found } = self;
+        match expected.is_empty() {
+            true => format!("DAMAGED {file}: {found}\n"),
+            false => format!("DAMAGED {file} at {offset}: expected {expected}, found {found}\n"),
+        }
+    }
+
+    /// For programs.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "file": self.file,
+            "offset": self.offset,
+            "expected": self.expected,
+            "found": self.found,
+        })
+    }
+}
+
 impl Report {
+    /// Files of two times: the log must reach to where the tables end. That of a replica may end before, for
+    /// a moment: when it was given a whole state.
+    fn compare(&mut self, log: &Path, is_replica: bool) {
+        let (first, last, flushed) = (self.first, self.last, self.flushed);
+        let is_short = last < flushed && !is_replica;
+        let is_late = flushed > 0 && first > flushed + 1;
+        // A log that is damaged anyway has been told of.
+        if !self.damages.is_empty() || !(is_short || is_late) {
+            return;
+        }
+        self.damages.push(Damage {
+            file: log.display().to_string(),
+            offset: 0,
+            expected: format!("a log that goes on behind position {flushed}, where the tables end"),
+            found: format!("positions {first} to {last}"),
+        });
+    }
+
     fn text(&self) -> String {
         let mut text = format!(
-            "log: {} segments, {} groups, positions {} to {}\nstate: {} tables, {} cells\n",
-            self.segments, self.groups, self.first, self.last, self.tables, self.cells
+            "log: {} segments, {} groups, positions {} to {}\nstate: {} tables, {} cells, up to \
+             position {}\n",
+            self.segments,
+            self.groups,
+            self.first,
+            self.last,
+            self.tables,
+            self.cells,
+            self.flushed
         );
-        for damage in &self.damages {
-            let Damage { file, offset, expected, found } = damage;
-            text += &format!("DAMAGED {file} at {offset}: expected {expected}, found {found}\n");
+        if let Tail::Suspect { path, offset, first } = &self.tail {
+            text += &format!(
+                "suspect {} at {offset}: position {first} and what follows was under way in a crash, or \
+                 has gone bad\n",
+                path.display()
+            );
         }
-        text += &match self.damages.len() {
+        for damage in self.damages.iter().chain(&self.others) {
+            text += &damage.line();
+        }
+        text += &match self.damages.len() + self.others.len() {
             0 => "every checksum is right\n".to_owned(),
-            count => format!("{count} damaged\n"),
+            count => format!(
+                "{count} damaged; `strandline repair DIR` says what can be mended and what that costs\n"
+            ),
         };
         text
     }
 
     fn json(&self, dir: &Path) -> Value {
-        let damages: Vec<Value> = self
-            .damages
-            .iter()
-            .map(|one| {
-                json!({
-                    "file": one.file,
-                    "offset": one.offset,
-                    "expected": one.expected,
-                    "found": one.found,
-                })
-            })
-            .collect();
+        let damages: Vec<Value> =
+            self.damages.iter().chain(&self.others).map(Damage::json).collect();
+        let suspect = match &self.tail {
+            Tail::Suspect { path, offset, first } => {
+                json!({"file": path.display().to_string(), "offset": offset, "first": first.0})
+            }
+            _ => Value::Null,
+        };
         json!({
             "dir": dir.display().to_string(),
             "segments": self.segments,
@@ -208,6 +304,8 @@ impl Report {
             "last": self.last,
             "tables": self.tables,
             "cells": self.cells,
+            "flushed": self.flushed,
+            "suspect_tail": suspect,
             "damages": damages,
         })
     }
@@ -261,9 +359,9 @@ mod tests {
         let scratch = store();
         damage(&state_dir(scratch.path()), ".table", 100);
         let report = verify(scratch.path()).expect("it can be read");
-        assert_eq!(report.damages.len(), 1, "{report:?}");
-        assert!(report.damages[0].file.ends_with(".table"));
-        assert_eq!(report.json(scratch.path())["damages"][0]["file"], report.damages[0].file);
+        assert_eq!(report.others.len(), 1, "{report:?}");
+        assert!(report.others[0].file.ends_with(".table"));
+        assert_eq!(report.json(scratch.path())["damages"][0]["file"], report.others[0].file);
     }
 
     #[test]
