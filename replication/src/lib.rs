@@ -41,6 +41,7 @@ mod consensus;
 mod error;
 mod event;
 mod hard_state;
+mod joining;
 mod lag;
 mod log;
 mod machine;

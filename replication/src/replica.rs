@@ -260,13 +260,15 @@ impl Replica {
     fn settle(&mut self, output: &mut Output) -> Result<()> {
         let durable = self.consensus.log().durable();
         let mut number = None;
+        let mut messages = Vec::new();
         while let Some(oldest) = self.unpersisted.front()
             && oldest.last <= durable
         {
             let settled = self.unpersisted.pop_front().expect("it was there just above");
             number = Some(settled.number);
-            self.send(settled.messages, output)?;
+            messages.extend(settled.messages);
         }
+        self.send(messages, output)?;
         if let Some(number) = number {
             self.consensus.persisted(number);
             // A snapshot was applied before it was reported.

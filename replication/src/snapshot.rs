@@ -24,6 +24,7 @@ pub(crate) mod staging;
 use strandline_engine::Index;
 use strandline_wal::canary;
 
+use crate::joining;
 use crate::machine::Replicated;
 use crate::message::{Body, Message, SnapshotBody};
 use crate::{Doubt, Envelope, Membership, Output, Replica, ReplicaId, Result, Role, Term};
@@ -61,9 +62,11 @@ impl Replica {
     /// Sends messages; what the consensus calls a snapshot is begun here.
     pub(crate) fn send(
         &mut self,
-        messages: Vec<(ReplicaId, Message)>,
+        mut messages: Vec<(ReplicaId, Message)>,
         output: &mut Output,
     ) -> Result<()> {
+        let len_max = usize::try_from(self.options.message_len_max).unwrap_or(usize::MAX);
+        joining::join(&mut messages, len_max);
         let doubt = self.hard.get().doubt;
         for (to, mut message) in messages {
             match &mut message.body {

@@ -160,7 +160,13 @@ impl Node {
     /// Of the replica.
     pub(crate) fn step(&mut self, event: Event, output: &mut Output) -> Result<()> {
         match &mut self.state {
-            State::Up(replica) => replica.step(event, output),
+            State::Up(replica) => match event {
+                // As by a driver that has more to propose before it steps the replica.
+                Event::Propose { token, entries, session } if self.random.chance(500) => {
+                    replica.offer(token, entries, session, output)
+                }
+                event => replica.step(event, output),
+            },
             State::Down | State::Lost => Ok(()),
         }
     }
