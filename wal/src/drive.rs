@@ -63,6 +63,7 @@ impl Shared {
 
     /// Submits and reaps until `lsn` is settled; until the log ends if there is none.
     fn drive<'a>(&'a self, mut state: MutexGuard<'a, State>, lsn: Option<Lsn>) -> Result<()> {
+        let mut was_heir = false;
         loop {
             if lsn.is_some_and(|lsn| lsn <= state.waiters.settled) {
                 self.hand_on(state);
@@ -92,7 +93,7 @@ impl Shared {
             }
             let group = state.core.filling.as_ref().map(|group| group.first);
             let bed = match lsn {
-                Some(lsn) => state.waiters.add(lsn, group),
+                Some(lsn) => state.waiters.add(lsn, group, was_heir),
                 None => state.waiters.add_leader(),
             };
             drop(state);
@@ -101,6 +102,7 @@ impl Shared {
                 Reason::Settled => return Ok(()),
                 Reason::Look => state = self.lock(),
                 Reason::Lead => {
+                    was_heir = true;
                     state = self.lock();
                     state.waiters.heir_looks();
                 }

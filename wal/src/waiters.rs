@@ -205,8 +205,10 @@ impl Waiters {
     }
 
     /// Somebody waits for `lsn`. `group` is the first position of the group being filled, if there is one.
-    pub(crate) fn add(&mut self, lsn: Lsn, group: Option<Lsn>) -> Bed {
-        if let Some(group) = group.filter(|group| *group <= lsn) {
+    /// Who was told to lead and found nothing to do keeps a bed of its own: it may be the first of the
+    /// group, and those in the bunk count on it.
+    pub(crate) fn add(&mut self, lsn: Lsn, group: Option<Lsn>, was_heir: bool) -> Bed {
+        if let Some(group) = group.filter(|group| *group <= lsn && !was_heir) {
             match self.bunks.back_mut().filter(|last| last.group == group) {
                 Some(last) => {
                     last.upto = last.upto.max(lsn);
@@ -285,7 +287,7 @@ mod tests {
     /// A waiter as of a thread of its own.
     fn add(waiters: &mut Waiters, lsn: u64, group: Option<u64>) -> Bed {
         std::thread::scope(|scope| {
-            scope.spawn(|| waiters.add(Lsn(lsn), group.map(Lsn))).join().unwrap()
+            scope.spawn(|| waiters.add(Lsn(lsn), group.map(Lsn), false)).join().unwrap()
         })
     }
 
@@ -325,6 +327,19 @@ mod tests {
         let taken = waiters.take_settled();
         assert_eq!((taken.sleepers.len(), taken.bunks.len()), (1, 1));
         assert!(Arc::ptr_eq(&waiters.take_heir(Lsn(3)).unwrap(), &second));
+    }
+
+    /// The first of a group was told to lead, found somebody else at it and lay down in the bunk of its group.
+    /// When that one left nobody could be told any more, and all of the group slept for ever.
+    #[test]
+    fn an_heir_that_comes_too_late_can_be_told_again() {
+        let mut waiters = Waiters::new(Lsn(0));
+        let first = own(add(&mut waiters, 1, Some(1)));
+        assert!(matches!(add(&mut waiters, 2, Some(1)), Bed::Shared(_)));
+        assert!(Arc::ptr_eq(&waiters.take_heir(Lsn(0)).unwrap(), &first));
+        waiters.heir_looks();
+        let again = own(waiters.add(Lsn(1), Some(Lsn(1)), true));
+        assert!(Arc::ptr_eq(&waiters.take_heir(Lsn(0)).unwrap(), &again));
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl Log {
     fn wait(&self, lsn: u64) -> Result<(), ()> {
         let mut state = self.lock();
         state.wanted = state.wanted.max(lsn);
+        let mut was_heir = false;
         loop {
             if Lsn(lsn) <= state.waiters.settled {
                 self.hand_on(state);
@@ -90,12 +91,13 @@ impl Log {
             }
             let submitted = state.submitted();
             let group = (state.last > submitted).then_some(Lsn(submitted + 1));
-            let bed = state.waiters.add(Lsn(lsn), group);
+            let bed = state.waiters.add(Lsn(lsn), group, was_heir);
             drop(state);
             match bed.park() {
                 Reason::Settled => return Ok(()),
                 Reason::Look => state = self.lock(),
                 Reason::Lead => {
+                    was_heir = true;
                     state = self.lock();
                     state.waiters.heir_looks();
                 }
