@@ -182,3 +182,38 @@ pub(crate) fn records(
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Kind, encode_header};
+
+    /// Sealed, taken apart and sealed elsewhere, a group holds the same records; its memory may be shared.
+    #[test]
+    fn a_group_that_is_written_once_more_holds_the_same_records() {
+        let payloads = [&b"one"[..], b"", &[7; 5000]];
+        let mut pending = Pending::new(Buffer::with_capacity(64), Lsn(5), false);
+        for payload in payloads {
+            pending.push(&Framed { header: encode_header(Kind::ENTRY, payload), payload });
+        }
+        let place = |offset| Place { flags: 0, incarnation: 3, offset, durable: Lsn(4), chain: 9 };
+        let first = pending.seal(7, place(4096));
+        let shared = first.bytes.clone();
+        let second = first.unseal(true).seal(7, place(8192));
+        for (bytes, offset) in [(&shared, 4096), (&second.bytes, 8192)] {
+            assert_eq!(bytes.len() % ALIGNMENT_MAX, 0);
+            let header = GroupHeader::decode(bytes, 7, 3, offset).unwrap();
+            let body_len = usize::try_from(header.body_len).unwrap();
+            let body = &bytes[GROUP_HEADER_LEN..GROUP_HEADER_LEN + body_len];
+            header.check_body(body).unwrap();
+            check_records(body, 3).unwrap();
+            assert!(check_records(body, 2).is_err() && check_records(&body[1..], 3).is_err());
+            let found: Vec<_> = records(body, header.first).map(Result::unwrap).collect();
+            let expected = payloads.iter().zip(5..);
+            for ((lsn, record), (payload, at)) in found.iter().zip(expected) {
+                assert_eq!((*lsn, record.payload), (Lsn(at), *payload));
+            }
+            assert_eq!(found.len(), 3);
+        }
+    }
+}

@@ -21,12 +21,12 @@ fn simulation(seed: u64, family: Family) -> Option<String> {
     common::run_on(seed, Some(family)).err()
 }
 
-fn flipped_bit(seed: u64, _: Family) -> Option<String> {
-    common::flip(seed, None).err()
+fn flipped_bit(seed: u64, family: Family) -> Option<String> {
+    common::flip(seed, None, family).err()
 }
 
-fn misdirected_write(seed: u64, _: Family) -> Option<String> {
-    common::misdirect(seed).err()
+fn misdirected_write(seed: u64, family: Family) -> Option<String> {
+    common::misdirect(seed, family).err()
 }
 
 /// Number, budget of seeds, the checker that must find it, and a word of what it says.

@@ -200,7 +200,16 @@ fn every_bit_of_every_header_field() {
         let log = written(end);
         let mut matrix = Matrix::new();
         let places = places(&log);
-        assert!(places.iter().any(|place| place.name.starts_with("marker.")));
+        let has = |name: &str| places.iter().any(|place| place.name == name);
+        for (name, ..) in SEGMENT_FIELDS {
+            assert!(has(name) && has(&format!("spare {name}")), "{name}");
+        }
+        for (name, ..) in GROUP_FIELDS {
+            assert!(has(&format!("group.{name}")) && has(&format!("marker.{name}")), "{name}");
+        }
+        for (name, ..) in RECORD_FIELDS {
+            assert!(has(name), "{name}");
+        }
         let bits = places
             .iter()
             .flat_map(|place| (0..place.len * 8).map(move |bit| (place, place.offset * 8 + bit)));
@@ -222,7 +231,7 @@ fn every_bit_of_every_header_field() {
 
 #[test]
 fn every_byte_of_a_small_log() {
-    for end in [End::Closed, End::Killed] {
+    for end in [End::Closed, End::Idle, End::Killed] {
         let log = written(end);
         let mut matrix = Matrix::new();
         for file in log.disk.files() {

@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Model, check, flip, misdirect, run, work};
+use common::{Family, Model, check, flip, misdirect, run, work};
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -81,7 +81,9 @@ fn every_flipped_bit_is_noticed_or_harmless() {
     let stride = if cfg!(debug_assertions) { 37 } else { 1 };
     let mut noticed = 0;
     for bit in (0..11 * 4096 * 8).step_by(stride) {
-        noticed += u64::from(flip(9, Some(bit)).unwrap_or_else(|reason| panic!("{reason}")));
+        noticed += u64::from(
+            flip(9, Some(bit), Family::Threads).unwrap_or_else(|reason| panic!("{reason}")),
+        );
     }
     println!("{noticed} flipped bits were noticed, the others harmless");
 }
@@ -89,6 +91,9 @@ fn every_flipped_bit_is_noticed_or_harmless() {
 #[test]
 fn a_misdirected_write_is_never_read_as_another() {
     for seed in 0..100 {
-        misdirect(seed).unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));
+        for family in Family::ALL {
+            misdirect(seed, family)
+                .unwrap_or_else(|reason| panic!("{family:?}, seed {seed}: {reason}"));
+        }
     }
 }

@@ -333,9 +333,10 @@ fn read_damaged(
 }
 
 /// One flipped bit anywhere in the active segment. Returns whether it was noticed.
-pub fn flip(seed: u64, bit: Option<u64>) -> Result<bool, String> {
+pub fn flip(seed: u64, bit: Option<u64>, family: Family) -> Result<bool, String> {
     let mut random = Random::new(seed);
     let disk = SimulatedDisk::new(seed);
+    family.set_up(&disk);
     let payloads = written(&disk, &mut random, 8);
     let path = Path::new(DIR).join("0000000000000001.segment");
     let bit = bit.unwrap_or_else(|| random.below(10 * 4096 * 8));
@@ -344,9 +345,10 @@ pub fn flip(seed: u64, bit: Option<u64>) -> Result<bool, String> {
 }
 
 /// The last write lands, whole, on an older group of the same segment; then the process is killed.
-pub fn misdirect(seed: u64) -> Result<bool, String> {
+pub fn misdirect(seed: u64, family: Family) -> Result<bool, String> {
     let mut random = Random::new(seed);
     let disk = SimulatedDisk::new(seed);
+    family.set_up(&disk);
     let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options()).unwrap();
     let mut payloads = BTreeMap::new();
     let last = 2 + random.below(6);
