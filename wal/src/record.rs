@@ -82,13 +82,43 @@ impl std::fmt::Display for Refusal {
 ///
 /// If `payload` is longer than [`PAYLOAD_LEN_MAX`].
 pub fn encode_header(kind: Kind, payload: &[u8]) -> [u8; RECORD_HEADER_LEN] {
-    assert!(payload.len() <= PAYLOAD_LEN_MAX, "a record's payload is bounded");
-    let length = u32::try_from(payload.len()).expect("bounded just above");
+    let mut crc = crc32fast::Hasher::new();
+    let header = start_header(kind, payload.len(), &mut crc);
+    crc.update(payload);
+    finish_header(header, crc)
+}
+
+/// The same before a payload of which the length and the checksum are known.
+pub(crate) fn encode_header_before(
+    kind: Kind,
+    payload_len: usize,
+    payload_crc: &crc32fast::Hasher,
+) -> [u8; RECORD_HEADER_LEN] {
+    let mut crc = crc32fast::Hasher::new();
+    let header = start_header(kind, payload_len, &mut crc);
+    crc.combine(payload_crc);
+    finish_header(header, crc)
+}
+
+fn start_header(
+    kind: Kind,
+    payload_len: usize,
+    crc: &mut crc32fast::Hasher,
+) -> [u8; RECORD_HEADER_LEN] {
+    assert!(payload_len <= PAYLOAD_LEN_MAX, "a record's payload is bounded");
+    let length = u32::try_from(payload_len).expect("bounded just above");
     let mut header = [0; RECORD_HEADER_LEN];
     header[0..4].copy_from_slice(&length.to_le_bytes());
     header[8] = kind.0;
-    let crc = checksum(&header, payload);
-    header[4..8].copy_from_slice(&crc.to_le_bytes());
+    update_with_header(crc, &header);
+    header
+}
+
+fn finish_header(
+    mut header: [u8; RECORD_HEADER_LEN],
+    crc: crc32fast::Hasher,
+) -> [u8; RECORD_HEADER_LEN] {
+    header[4..8].copy_from_slice(&crc.finalize().to_le_bytes());
     header
 }
 
@@ -125,10 +155,15 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), Refusal> {
 
 fn checksum(header: &[u8; RECORD_HEADER_LEN], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&header[0..4]);
-    hasher.update(&header[8..12]);
+    update_with_header(&mut hasher, header);
     hasher.update(payload);
     hasher.finalize()
+}
+
+/// All of a header but the checksum itself.
+fn update_with_header(hasher: &mut crc32fast::Hasher, header: &[u8; RECORD_HEADER_LEN]) {
+    hasher.update(&header[0..4]);
+    hasher.update(&header[8..12]);
 }
 
 #[cfg(test)]

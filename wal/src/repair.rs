@@ -16,7 +16,7 @@ use crate::disk::{Buffer, File, OpenMode};
 use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
 use crate::group::{Framed, Pending, Place};
 use crate::preparer;
-use crate::record::{Record, encode_header};
+use crate::record::Record;
 use crate::segment::{GROUPS_START, Segment};
 use crate::wal::{Shared, Wal};
 use crate::walk::{Gap, Step, Walk};
@@ -76,11 +76,8 @@ impl Offer<'_> {
     fn framed(&self, first: Lsn, end: Lsn) -> Vec<Framed<'_>> {
         let from = usize::try_from(first.0 - self.first.0).expect("they are in memory");
         let to = usize::try_from(end.0 - self.first.0).expect("they are in memory");
-        let framed = self.records[from..to].iter().map(|record| Framed {
-            header: encode_header(record.kind, record.payload),
-            payload: record.payload,
-        });
-        framed.collect()
+        let records = self.records[from..to].iter();
+        records.map(|record| Framed::new(record.kind, record.payload)).collect()
     }
 }
 

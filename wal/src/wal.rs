@@ -14,7 +14,7 @@ use crate::disk::{Disk, Lock, WriteQueue};
 use crate::group::Framed;
 use crate::notifier::Notifier;
 use crate::reader::Reader;
-use crate::record::{Kind, encode_header};
+use crate::record::Kind;
 use crate::recovery::{self, Recovery};
 use crate::scrub::Scrubber;
 use crate::segment::SegmentId;
@@ -247,7 +247,7 @@ impl Wal {
             if payload.len() > size_max {
                 return Err(Error::TooLarge { size: payload.len(), size_max });
             }
-            Ok(Framed { header: encode_header(Kind::ENTRY, payload), payload })
+            Ok(Framed::new(Kind::ENTRY, payload))
         };
         payloads.iter().map(frame).collect()
     }
