@@ -161,8 +161,8 @@ impl Node {
     pub(crate) fn step(&mut self, event: Event, output: &mut Output) -> Result<()> {
         match &mut self.state {
             State::Up(replica) => match event {
-                // As by a driver that has more to propose before it steps the replica.
-                Event::Propose { token, entries, session } if self.random.chance(500) => {
+                // As by a driver that takes in all that waits before it steps the replica.
+                Event::Propose { token, entries, session } if !self.inbox.is_empty() => {
                     replica.offer(token, entries, session, output)
                 }
                 event => replica.step(event, output),
