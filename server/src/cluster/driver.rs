@@ -22,8 +22,7 @@ use std::time::{Duration, Instant};
 
 use strandline_engine::{EntryHeader, Index, keyspace_create_entry};
 use strandline_replication::{
-    Error, Event, MemberRole, Outcome, Output, PeerStatus, Refusal, Replica, ReplicaId, Role,
-    Status, Term, decode_shared, encode,
+    Error, Event, Outcome, Output, Refusal, Replica, ReplicaId, Role, Term, decode_shared, encode,
 };
 use tokio::sync::oneshot;
 
@@ -42,19 +41,16 @@ use crate::submission::{Mailbox, Run, Submissions};
 pub const TICK: Duration = Duration::from_millis(10);
 /// Inputs of one round at the most: time must pass for the replica even when it is flooded.
 const ROUND_MAX: usize = 4096;
-/// How long a leader that stops tries to hand over.
-const HAND_OVER_MAX: Duration = Duration::from_millis(500);
-
 /// See the module's documentation.
 pub struct Driver {
     pub(super) replica: Replica,
     pub(super) group: Arc<Group>,
-    inputs: Receiver<Input>,
+    pub(super) inputs: Receiver<Input>,
     pub(super) peers: Peers,
     /// Where the book of nodes is kept.
     pub(super) shelf: Shelf,
     /// Where accepted runs are registered.
-    submissions: Arc<Submissions>,
+    pub(super) submissions: Arc<Submissions>,
     /// Takes the answers of runs that other nodes forwarded.
     remote: Arc<Mailbox>,
     /// Runs that were forwarded.
@@ -79,12 +75,6 @@ impl std::fmt::Debug for Driver {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Driver").field("replica", &self.replica).finish_non_exhaustive()
     }
-}
-
-/// The peer that may lead and lacks least.
-pub(super) fn best(status: &Status) -> Option<&PeerStatus> {
-    let may_lead = |peer: &&PeerStatus| peer.is_active && peer.role == MemberRole::Voter;
-    status.peers.iter().filter(may_lead).max_by_key(|peer| peer.matched)
 }
 
 impl Driver {
@@ -146,7 +136,7 @@ impl Driver {
         self.hand_over();
     }
 
-    fn finish_round(&mut self, next_tick: &mut Instant) {
+    pub(super) fn finish_round(&mut self, next_tick: &mut Instant) {
         self.begin_reads();
         let now = Instant::now();
         let is_tick = now >= *next_tick;
@@ -170,26 +160,7 @@ impl Driver {
         }
     }
 
-    /// Before the node stops: another one takes the lead, so that writes go on at once.
-    fn hand_over(&mut self) {
-        let deadline = Instant::now() + HAND_OVER_MAX;
-        let mut next_tick = Instant::now();
-        let mut asked = false;
-        // Who has lost the lead still learns what became of what it had taken, and answers.
-        while (self.role == Role::Leader || !self.submissions.lock().is_empty())
-            && Instant::now() < deadline
-        {
-            if !asked && self.role == Role::Leader {
-                asked = self.transfer_to_best();
-            }
-            if let Ok(input) = self.inputs.recv_timeout(TICK) {
-                self.take(input);
-            }
-            self.finish_round(&mut next_tick);
-        }
-    }
-
-    fn take(&mut self, input: Input) {
+    pub(super) fn take(&mut self, input: Input) {
         match input {
             Input::Propose(proposal) => self.propose(proposal),
             Input::Read(sender) => self.new_reads.push(sender),
@@ -395,15 +366,6 @@ impl Driver {
             Command::Promote(id) => self.promote(id, sender),
             Command::Remove { id, force } => self.remove(id, force, sender),
         }
-    }
-
-    /// Hands the lead to the peer that lacks least; false if there is none.
-    pub(super) fn transfer_to_best(&mut self) -> bool {
-        let status = self.replica.status();
-        let Some(best) = best(&status) else { return false };
-        let to = best.id;
-        self.step(Event::Transfer { to });
-        true
     }
 
     /// What a new leader proposes before it takes anything from clients.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use strandline_replication::{Refusal, Role, Status};
 
-use super::driver::{Driver, best};
+use super::driver::Driver;
+use super::hand_over::best;
 use crate::config::Config;
 
 /// How long to wait before handing over again.

@@ -13,6 +13,7 @@ pub mod book;
 pub mod driver;
 mod forward;
 pub mod group;
+mod hand_over;
 pub mod health;
 pub mod link;
 pub mod members;

@@ -53,6 +53,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long accepting pauses when the process has run out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How often to look whether everything has left.
+const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 /// Takes every frame that comes, with the node that it is from. Called on the thread of the links, so
 /// it must not block.
@@ -198,6 +200,15 @@ impl Peers {
     pub fn send(&self, to: ReplicaId, frame: Frame) -> bool {
         let queues = self.shared.outgoing.read().unwrap_or_else(PoisonError::into_inner);
         queues.get(&to).is_some_and(|outgoing| outgoing.push(frame))
+    }
+
+    /// Waits until all that is queued has left, so long at the most.
+    pub fn drain(&self, within: Duration) {
+        let began = std::time::Instant::now();
+        let is_empty = || self.shared.queues().values().all(|outgoing| outgoing.is_drained());
+        while !is_empty() && began.elapsed() < within {
+            std::thread::sleep(DRAIN_LOOK);
+        }
     }
 
     /// Whether there is a connection to the node, over which we send.

@@ -89,6 +89,11 @@ impl Outgoing {
         *self.lock() = Queue::default();
     }
 
+    /// Whether all that was queued has left, or has no connection to leave by.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.lock().cost == 0
+    }
+
     /// Whether there is a connection.
     pub(crate) fn is_open(&self) -> bool {
         self.lock().is_open
@@ -123,8 +128,9 @@ mod tests {
         assert_eq!(taken(&outgoing).len(), 4);
         assert!(!outgoing.push(tiny()), "what was taken has not left");
         outgoing.left(QUEUE_BYTES_MAX / 4);
-        assert!(outgoing.push(tiny()));
+        assert!(outgoing.push(tiny()) && !outgoing.is_drained());
         outgoing.close();
+        assert!(outgoing.is_drained());
         assert!(!outgoing.is_open());
         outgoing.open();
         assert!(outgoing.push(frame()), "what waited has gone with the connection");
