@@ -80,8 +80,8 @@ impl Disk for EagerDisk {
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         self.inner.sync_dir(dir)
     }
-    fn map(&self, path: &Path) -> Result<Map> {
-        self.inner.map(path)
+    fn map_front(&self, path: &Path, len: u64) -> Result<Map> {
+        self.inner.map_front(path, len)
     }
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>> {
         self.inner.lock(path)

@@ -385,6 +385,30 @@ fn a_map_outlives_the_name_of_its_file() {
     });
 }
 
+/// The footer of a segment is written behind what readers of the segment have mapped.
+#[test]
+fn what_is_written_behind_a_map_does_not_show() {
+    on_every_rung(|disk, dir| {
+        let path = dir.join("segment");
+        let bytes = pattern(9, 5 * ALIGNMENT_MAX);
+        let file = disk.open(&path, OpenMode::CreateLog).unwrap();
+        let block = |bytes: &[u8]| {
+            let mut block = Buffer::with_capacity(bytes.len());
+            block.extend(bytes);
+            block
+        };
+        file.write_at(&block(&bytes), 0).unwrap();
+        let front = 4 * ALIGNMENT_MAX;
+        let offset = u64::try_from(front).unwrap();
+        let map = disk.map_front(&path, offset).unwrap();
+        assert_eq!(map[..], bytes[..front]);
+        file.write_at(&block(&[7; ALIGNMENT_MAX]), offset).unwrap();
+        assert_eq!(map[..], bytes[..front], "the map ends before it");
+        let whole = disk.map(&path).unwrap();
+        assert_eq!((&whole[..front], &whole[front..]), (&bytes[..front], &[7; ALIGNMENT_MAX][..]));
+    });
+}
+
 #[test]
 fn names_are_changed_and_listed() {
     on_every_rung(|disk, dir| {

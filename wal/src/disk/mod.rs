@@ -113,7 +113,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Makes earlier changes of the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// The content of a sealed file, which nobody writes or truncates any more.
-    fn map(&self, path: &Path) -> Result<Map>;
+    fn map(&self, path: &Path) -> Result<Map> {
+        self.map_front(path, u64::MAX)
+    }
+    /// The first `len` bytes of a file, or all if there are fewer. Nobody truncates the file or writes
+    /// to these bytes any more.
+    fn map_front(&self, path: &Path, len: u64) -> Result<Map>;
     /// Takes the exclusive lock file `path` until the guard is dropped.
     /// Fails with [`Error::Locked`](crate::Error::Locked) while another process or guard holds it.
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>>;

@@ -151,8 +151,8 @@ impl Disk for RealDisk {
         directory::sync(dir)
     }
 
-    fn map(&self, path: &Path) -> Result<Map> {
-        mapped_file::map(path)
+    fn map_front(&self, path: &Path, len: u64) -> Result<Map> {
+        mapped_file::map_front(path, len)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>> {

@@ -149,12 +149,13 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
-    fn map(&self, path: &Path) -> Result<Map> {
+    fn map_front(&self, path: &Path, len: u64) -> Result<Map> {
         let operation = Operation::Map;
         let read = self.operate(operation, path, |state| {
             let file = state.names.file(path)?;
             let image = state.content(file).cache();
-            let mut bytes = vec![0; image.len()];
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            let mut bytes = vec![0; image.len().min(len)];
             Ok(image.read(&mut bytes, 0).map(|_| bytes))
         })?;
         match read {
