@@ -53,7 +53,14 @@ pub(crate) fn group(bytes: &mut [u8], log_id: u64) {
     header[HEADER_CRC_AT..].copy_from_slice(&sum);
 }
 
-/// Writes the checksums of a segment's header, and of every block that begins like a group.
+/// Writes the checksum of the footer at the start of `bytes`.
+pub(crate) fn footer(bytes: &mut [u8]) {
+    let Some(block) = bytes.first_chunk_mut::<BLOCK_LEN>() else { return };
+    let sum = crc(&[&block[..HEADER_CRC_AT], &block[HEADER_LEN..]]);
+    block[HEADER_CRC_AT..HEADER_LEN].copy_from_slice(&sum);
+}
+
+/// Writes the checksums of a segment's header, and of every block that begins like a group or a footer.
 pub(crate) fn segment(file: &mut [u8]) {
     let Some(header) = file.first_chunk_mut::<HEADER_LEN>() else { return };
     if header.starts_with(b"SLSG") {
@@ -65,6 +72,8 @@ pub(crate) fn segment(file: &mut [u8]) {
     for at in (BLOCK_LEN..file.len()).step_by(BLOCK_LEN) {
         if file[at..].starts_with(b"SLGR") {
             group(&mut file[at..], u64::from_le_bytes(log_id));
+        } else if file[at..].starts_with(b"SLSF") {
+            footer(&mut file[at..]);
         }
     }
 }
@@ -144,8 +153,10 @@ mod tests {
         let record = crate::seeds::record(b"payload");
         // A good file, who gives it its checksums back, and where one of them lies.
         type Case = (Vec<u8>, fn(&mut [u8]), usize);
-        let files: [Case; 5] = [
+        let truncated = crate::segment::truncated().first_segment();
+        let files: [Case; 6] = [
             (crate::segment::short().first_segment(), segment, HEADER_CRC_AT),
+            (truncated.clone(), segment, truncated.len() - BLOCK_LEN + HEADER_CRC_AT),
             (crate::manifest::sample(".table"), table, 28),
             (crate::manifest::sample("MANIFEST-"), manifest, 36),
             (record, records, 4),

@@ -73,13 +73,15 @@ fn records() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A short segment as it stands, and programs that damage the good logs.
+/// A short segment as it stands, one with a footer, and programs that damage the good logs.
 fn segments() -> Vec<Vec<u8>> {
     let log = crate::segment::short();
     let file = log.first_segment();
     let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
     let mut inputs = vec![after(&[0, 0], &file[..end]), after(&[0, 1], &file[..end.min(4600)])];
     inputs.extend(programs(12, 60));
+    let sealed = crate::segment::truncated().first_segment();
+    inputs.extend([after(&[0, 0], &sealed), after(&[0, 1], &sealed)]);
     inputs
 }
 

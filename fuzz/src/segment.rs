@@ -242,8 +242,8 @@ fn long() -> Log {
     written(write, true)
 }
 
-/// Two segments: the second voids the end of the first.
-fn truncated() -> Log {
+/// Two segments: the second voids the end of the first, which has a footer.
+pub(crate) fn truncated() -> Log {
     let write = |wal: &Wal| {
         append(wal, 10, 100);
         wal.truncate(Lsn(6)).expect("it is in the log");

@@ -15,6 +15,7 @@
 //! the log's own memory. The new segment's header names the first of them, which voids whatever the
 //! failed writes left in the old one. If a rewritten group fails too, the log is poisoned.
 
+mod ending;
 mod flight;
 mod marker;
 mod rewrite;
@@ -25,11 +26,11 @@ use std::time::Duration;
 
 use crate::core::flight::{InFlight, What};
 use crate::disk::{Buffer, DurableWrite};
-use crate::frame::GROUP_HEADER_LEN;
+use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN};
 use crate::group::{Framed, Group, Pending, Place};
 use crate::pacing::{Pacing, Why};
 use crate::plan::{Placement, Plan};
-use crate::segment::{GROUPS_START, Segment, SegmentHeader};
+use crate::segment::{GROUPS_START, Segment, SegmentHeader, groups_end};
 use crate::stats::Counters;
 use crate::{Error, Lsn, Options, canary};
 
@@ -38,22 +39,36 @@ use crate::{Error, Lsn, Options, canary};
 pub(crate) struct InUse {
     pub segment: Segment,
     pub header: SegmentHeader,
-    /// First position and offset of some groups, ascending, [`INDEX_STEP`] apart: readers walk from one of
-    /// them. Empty in segments sealed before the log was opened: there they walk from the first group.
+    /// First position and offset of some groups, ascending, at most [`INDEX_STEP_MAX`] and a group apart:
+    /// readers walk from one of them. In segments sealed before the log was opened, those that the footer names.
     pub offsets: Vec<(Lsn, u64)>,
     /// Position after the last record that counts; later ones are void. `None` while active.
     pub end: Option<Lsn>,
 }
 
-/// How far apart the groups are whose places are kept, in bytes: 16 KiB of memory for a segment of
-/// 64 MiB, however small its groups.
-const INDEX_STEP: u64 = 64 << 10;
+/// How far apart the groups are whose places are kept, in bytes, at the most: 16 KiB of memory for a
+/// segment of 64 MiB, however small its groups.
+const INDEX_STEP_MAX: u64 = 64 << 10;
+/// Groups of a segment whose places are kept, up to that size.
+const INDEX_LEN: u64 = 1024;
 
 impl InUse {
+    /// Where the groups end: what lies behind that is the footer's, and may be written.
+    pub(crate) fn groups_end(&self) -> u64 {
+        self.segment.groups_end()
+    }
+
+    /// Where to walk from to get to `lsn`.
+    pub(crate) fn offset_of(&self, lsn: Lsn) -> u64 {
+        let after = self.offsets.partition_point(|(first, _)| *first <= lsn);
+        after.checked_sub(1).map_or(GROUPS_START, |at| self.offsets[at].1)
+    }
+
     /// A group was written; notes its place if the last one noted is far enough away.
     pub(crate) fn note_group(&mut self, first: Lsn, offset: u64) {
+        let step = (self.segment.len / INDEX_LEN).clamp(BLOCK_LEN, INDEX_STEP_MAX);
         let last = self.offsets.last().map(|(_, offset)| *offset);
-        if last.is_none_or(|last| offset >= last + INDEX_STEP) {
+        if last.is_none_or(|last| offset >= last + step) {
             self.offsets.push((first, offset));
         }
     }
@@ -100,6 +115,10 @@ pub(crate) struct Core {
     pub(crate) spares: Vec<Segment>,
     /// How many spares an append needed that was refused: a batch may fill many segments.
     pub(crate) spares_wanted: usize,
+    /// Incarnations of sealed segments that have no footer yet, in the order in which they lack it.
+    footless: VecDeque<u64>,
+    /// How many of them may get it: behind them there is a durable header.
+    footers_due: usize,
     /// Trimmed segments that a reader may still hold.
     pub(crate) held: Vec<Arc<InUse>>,
     /// All up to here has been trimmed.
@@ -148,12 +167,13 @@ impl Core {
     pub(crate) fn new(options: Options, depth_max: usize, start: Start) -> Self {
         let room = match start.fence {
             true => 0,
-            false => start.active.segment.len.saturating_sub(start.next_offset),
+            false => start.active.groups_end().saturating_sub(start.next_offset),
         };
+        let segment_room = groups_end(options.segment_size) - GROUPS_START;
         Self {
             pacing: Pacing::new(depth_max, options.depth, options.iops_max),
             now: Duration::ZERO,
-            plan: Plan::new(room, options.group_size_max, options.segment_size - GROUPS_START),
+            plan: Plan::new(room, options.group_size_max, segment_room),
             options,
             log_id: start.log_id,
             sealed: start.sealed,
@@ -163,6 +183,8 @@ impl Core {
             incarnation: start.incarnation,
             spares: start.spares,
             spares_wanted: 0,
+            footless: VecDeque::new(),
+            footers_due: 0,
             held: Vec::new(),
             trimmed: start.trimmed,
             filling: None,
@@ -362,7 +384,7 @@ impl Core {
         let group = group.seal(self.log_id, place);
         self.chain = group.header.chain_after();
         self.next_offset += group.header.len_on_disk();
-        assert!(self.next_offset <= self.active.segment.len, "the plan keeps groups in segments");
+        assert!(self.next_offset <= self.active.groups_end(), "the plan keeps groups in segments");
         self.claimed = self.claimed.max(self.durable);
         if group.header.count > 0 {
             self.active.note_group(group.header.first, offset);
@@ -399,6 +421,7 @@ impl Core {
         let mut ended = std::mem::replace(&mut self.active, next);
         ended.end = Some(first);
         if counts {
+            self.lacks_footer(&ended);
             self.sealed.push_back(Arc::new(ended));
         }
         self.next_offset = GROUPS_START;

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use crate::Result;
 use crate::disk::{Disk, OpenMode};
+use crate::footer::Footer;
 use crate::frame::{
     BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, u32_at, u64_at,
 };
 use crate::recovery::{read_loose_group, scan};
-use crate::segment::{GROUPS_START, Segment, SegmentId};
+use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
 
 /// Describes the segment file `path`: its header, each group, and what stands where the groups end.
@@ -75,11 +76,11 @@ pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
             found.end_offset, found.next
         )),
         (Some(refusal), None) => line(format!("{}: the groups end: {refusal}", found.end_offset)),
-        (None, None) => line(format!("{}: the segment ends", found.end_offset)),
+        (None, None) => line(format!("{}: the room for groups ends", found.end_offset)),
     }
     // What is sound behind that, each by itself.
     let mut offset = found.end_offset + BLOCK_LEN;
-    while found.refusal.is_some() && offset + BLOCK_LEN <= segment.len {
+    while found.refusal.is_some() && offset + BLOCK_LEN <= segment.groups_end() {
         match read_loose_group(&segment, &header, offset, &mut window) {
             Ok(group) => {
                 line(describe(&group));
@@ -92,7 +93,25 @@ pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
             }
         }
     }
+    if let Some(footer) = segment.read_footer() {
+        line(describe_footer(&footer, &segment, &header));
+    }
     Ok(text)
+}
+
+fn describe_footer(footer: &Footer, segment: &Segment, header: &SegmentHeader) -> String {
+    let use_of = (footer.log_id, footer.incarnation, footer.first);
+    let is_own = use_of == (header.log_id, header.incarnation, header.first);
+    format!(
+        "{}: {}footer of incarnation {}, positions {} to {}, places of {} groups, chain {:016x} behind",
+        segment.groups_end(),
+        if is_own { "" } else { "old " },
+        footer.incarnation,
+        footer.first,
+        footer.end.0 - 1,
+        footer.places.len(),
+        footer.chain
+    )
 }
 
 fn describe(group: &GroupHeader) -> String {

@@ -47,6 +47,8 @@ pub(crate) struct Examination {
     pub trimmed: Lsn,
     /// Sound groups with records.
     pub groups: usize,
+    /// Sealed segments whose footer agrees with their groups.
+    pub footers: usize,
     /// The highest incarnation that anything names.
     pub incarnation: u64,
     /// The highest number of a file.
@@ -105,6 +107,7 @@ pub(crate) fn examine(disk: &dyn Disk, dir: &Path) -> Result<Option<Examination>
         unclear: None,
         trimmed: Lsn(0),
         groups: 0,
+        footers: 0,
         incarnation: 0,
         id_max: 0,
         seen: Lsn(1),
@@ -312,11 +315,20 @@ impl Examination {
         let mut walk = Walk::new(&header);
         let mut is_whole = true;
         let unreadable = window.unreadable;
+        let next = self.parts[at + 1].header;
+        let footer = segment.read_footer().filter(|footer| footer.is_of(&header, &next));
+        let mut places = footer.iter().flat_map(|footer| &footer.places);
+        let mut place = places.next();
         loop {
             let before = walk;
             match walk.step(&segment, &header, end, window) {
                 None => break,
-                Some(Step::Group(group)) => self.groups += usize::from(group.count > 0),
+                Some(Step::Group(group)) => {
+                    self.groups += usize::from(group.count > 0);
+                    if place == Some(&(group.first, group.offset)) && group.count > 0 {
+                        place = places.next();
+                    }
+                }
                 Some(Step::Gap(gap)) => {
                     if let Some(error) = gap.refusal.not_understood(&segment.path, gap.offset) {
                         return Err(error);
@@ -336,6 +348,8 @@ impl Examination {
                 }
             }
         }
+        let is_found = place.is_none_or(|(first, _)| *first >= end);
+        self.footers += usize::from(footer.is_some() && is_found);
         let part = &mut self.parts[at];
         part.chain = walk.chain;
         if window.unreadable > unreadable {

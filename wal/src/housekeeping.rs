@@ -1,4 +1,5 @@
-//! The log's own thread: it keeps spares ready and marks an idle tail, off the commit path.
+//! The log's own thread: it keeps spares ready, writes the footers of sealed segments and marks an idle
+//! tail, off the commit path.
 //!
 //! It sleeps until it is told that there is something to do, and while a tail is unproven it looks
 //! again after a while: idle means that nothing was appended for [`IDLE`].
@@ -48,6 +49,7 @@ fn run(weak: &Weak<Shared>) {
             }
             // Errors show where they matter: an append that finds no spare tries by itself.
             let _ = shared.prepare();
+            shared.write_footers();
             if unproven && last == seen {
                 let _ = shared.mark(false);
             }
@@ -59,6 +61,26 @@ fn run(weak: &Weak<Shared>) {
         match wait {
             true => std::thread::park_timeout(IDLE),
             false => std::thread::park(),
+        }
+    }
+}
+
+impl Shared {
+    /// Writes the footers that are due. They are not synced, and one that cannot be written is left out:
+    /// nothing relies on them.
+    pub(crate) fn write_footers(&self) {
+        loop {
+            let footer = {
+                let mut state = self.lock();
+                if state.core.failure().is_some() {
+                    return;
+                }
+                state.core.next_footer()
+            };
+            let Some((footer, offset, file)) = footer else { return };
+            if file.write_at(&footer.encode(), offset).is_ok() {
+                self.lock().core.counters.footers += 1;
+            }
         }
     }
 }

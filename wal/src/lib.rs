@@ -46,6 +46,7 @@ mod drive;
 mod dump;
 mod error;
 mod examination;
+mod footer;
 pub mod frame;
 mod group;
 mod histogram;

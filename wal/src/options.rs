@@ -96,7 +96,7 @@ impl Options {
 
     /// The largest payload that fits into a segment of this size, in bytes.
     pub fn payload_len_max(&self) -> usize {
-        // A segment header block, a group header and the padding behind the record.
+        // The segment's header and footer, a group header and the padding behind the record.
         let overhead = 3 * BLOCK_LEN;
         let room = usize::try_from(self.segment_size - overhead).unwrap_or(usize::MAX);
         PAYLOAD_LEN_MAX.min(room - RECORD_HEADER_LEN)

@@ -88,7 +88,7 @@ pub(crate) fn write(
         proof.bytes_rewritten += rewrite(queue, segment, 0, BLOCK_LEN)?;
     }
     // A suspect tail is fenced by a new incarnation, and so is a full segment: no ghost passes that.
-    if !scan.residue && scan.end_offset + BLOCK_LEN <= active.len {
+    if !scan.residue && scan.end_offset + BLOCK_LEN <= active.groups_end() {
         let last = Lsn(scan.next.0 - 1);
         let place = Place {
             flags: 0,

@@ -153,13 +153,10 @@ impl Reader {
             return Ok(Source::Recent(group.clone()));
         }
         if core.active.header.first <= self.next {
-            let offsets = &core.active.offsets;
-            let after = offsets.partition_point(|(first, _)| *first <= self.next);
-            let offset = after.checked_sub(1).map_or(GROUPS_START, |at| offsets[at].1);
             return Ok(Source::Active {
                 file: core.active.segment.file.clone(),
                 header: core.active.header,
-                offset,
+                offset: core.active.offset_of(self.next),
                 path: core.active.segment.path.clone(),
             });
         }
@@ -202,12 +199,28 @@ impl Reader {
     fn read_sealed(&mut self, in_use: Arc<InUse>) -> Result<Records> {
         let same = self.sealed.as_ref().is_some_and(|(held, _, _)| Arc::ptr_eq(held, &in_use));
         if !same {
-            let map = self.shared.disk.map(&in_use.segment.path)?;
-            let after = in_use.offsets.partition_point(|(first, _)| *first <= self.next);
-            let offset = after.checked_sub(1).map_or(GROUPS_START, |at| in_use.offsets[at].1);
+            let map = self.shared.disk.map_front(&in_use.segment.path, in_use.groups_end())?;
+            let offset = in_use.offset_of(self.next);
             self.sealed = Some((in_use.clone(), map, offset));
+            // The place may be told by a footer, which decides nothing: what is wrong is said of the
+            // groups, by who walked there.
+            if offset > GROUPS_START {
+                return match self.walk_sealed(&in_use) {
+                    Ok(records) if records.first <= self.next => Ok(records),
+                    _ => {
+                        let (_, _, offset) = self.sealed.as_mut().expect("it was set just above");
+                        *offset = GROUPS_START;
+                        self.walk_sealed(&in_use)
+                    }
+                };
+            }
         }
-        let (_, map, mut offset) = self.sealed.clone().expect("it was set just above");
+        self.walk_sealed(&in_use)
+    }
+
+    /// The next records, from where this reader is in the segment on.
+    fn walk_sealed(&mut self, in_use: &Arc<InUse>) -> Result<Records> {
+        let (_, map, mut offset) = self.sealed.clone().expect("who reads has mapped it");
         let (header, path) = (&in_use.header, &in_use.segment.path);
         loop {
             let (group, body) = parse(&map, header, offset, path)?;

@@ -51,7 +51,7 @@ pub struct Recovery {
     pub closed: bool,
     /// The end of the log.
     pub tail: Tail,
-    /// Bytes that were read.
+    /// Bytes that were read: headers and footers, and one segment.
     pub bytes_read: u64,
     /// Bytes written once more because nothing proved that they were durable.
     pub bytes_rewritten: u64,
@@ -134,7 +134,9 @@ pub(crate) fn scan(
         unknown: None,
     };
     let mut groups = Vec::new();
-    while scan.end_offset + BLOCK_LEN <= segment.len && end.is_none_or(|end| scan.next < end) {
+    while scan.end_offset + BLOCK_LEN <= segment.groups_end()
+        && end.is_none_or(|end| scan.next < end)
+    {
         let at = Walk { offset: scan.end_offset, next: scan.next, chain: scan.chain };
         match read_group(segment, header, &at, window) {
             Ok(group) => {
@@ -197,7 +199,7 @@ fn read_body(
     group: GroupHeader,
     window: &mut Window,
 ) -> std::result::Result<GroupHeader, GroupRefusal> {
-    if group.len_on_disk() > segment.len - offset {
+    if group.len_on_disk() > segment.groups_end().saturating_sub(offset) {
         return Err(GroupRefusal::Length(group.body_len));
     }
     let body_len = usize::try_from(group.body_len).expect("it fits into a segment");
@@ -256,7 +258,7 @@ pub(crate) fn recover(
     for name in disk.list(dir)?.iter().filter(|name| repair::is_left_over(name)) {
         disk.remove(&dir.join(name))?;
     }
-    let survey = survey(disk, dir)?;
+    let mut survey = survey(disk, dir)?;
     let mut window = Window::new();
     let Some((active, header)) = survey.in_use.last().cloned() else {
         return create(disk, queue, dir, options, survey);
@@ -279,7 +281,7 @@ pub(crate) fn recover(
             found: scan.refusal.map_or("the segment's end".into(), |refusal| refusal.to_string()),
         });
     }
-    let (sealed, spares) = arrange(&survey, header)?;
+    let (sealed, spares) = arrange(&mut survey, header)?;
     let last = Lsn(scan.next.0 - 1);
     let trusts = canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE);
     let proof = match trusts {
@@ -295,7 +297,8 @@ pub(crate) fn recover(
     let recovery = Recovery {
         closed: scan.closed && tail == Tail::Clean,
         tail,
-        bytes_read: window.bytes_read,
+        // What is rewritten is read for it.
+        bytes_read: survey.bytes_read + window.bytes_read + proof.bytes_rewritten,
         bytes_rewritten: proof.bytes_rewritten,
         last,
     };

@@ -172,7 +172,9 @@ impl Shared {
             return Err(error);
         }
         // Its file is open already: nothing may fail between the name and this.
-        self.lock().core.exchange(&Segment { path: old.path.clone(), ..new }, &offsets);
+        let mut state = self.lock();
+        state.core.exchange(&Segment { path: old.path.clone(), ..new }, &offsets);
+        state.tell_what_is_due();
         Ok(())
     }
 
@@ -206,7 +208,7 @@ impl Shared {
                     (group.header, group.bytes.to_vec())
                 }
             };
-            if offset + group.len_on_disk() > new.len {
+            if offset + group.len_on_disk() > new.groups_end() {
                 return Err(Error::Mismatch {
                     lsn: group.first.0,
                     expected: format!("records that fit into a segment of {} bytes", new.len),
@@ -352,5 +354,6 @@ impl crate::core::Core {
                 *in_use = exchanged(in_use);
             }
         }
+        self.lacks_footer_anew(segment.id);
     }
 }

@@ -16,9 +16,16 @@ use crate::{Error, Lsn, Result};
 
 /// Offset of the first group.
 pub(crate) const GROUPS_START: u64 = BLOCK_LEN;
+/// Bytes at the end of a segment that are kept free for its [footer](crate::footer).
+pub(crate) const FOOTER_LEN: u64 = BLOCK_LEN;
+
+/// Where the room for groups ends in a segment of `len` bytes.
+pub(crate) fn groups_end(len: u64) -> u64 {
+    len.saturating_sub(FOOTER_LEN)
+}
 
 /// How many bytes of the header block carry something.
-const HEADER_LEN: usize = 64;
+pub(crate) const HEADER_LEN: usize = 64;
 /// First bytes of every segment.
 const MAGIC: u32 = u32::from_le_bytes(*b"SLSG");
 
@@ -186,6 +193,11 @@ impl Segment {
         let file = disk.open(&path, OpenMode::Log)?;
         let len = file.len()?;
         Ok(Self { id, path, file, len })
+    }
+
+    /// Where the room for groups ends.
+    pub(crate) fn groups_end(&self) -> u64 {
+        groups_end(self.len)
     }
 
     /// Reads the segment header.

@@ -18,6 +18,8 @@ pub struct Stats {
     pub payload_bytes: u64,
     /// Segments put to use.
     pub segments: u64,
+    /// Footers of sealed segments written.
+    pub footers: u64,
     /// How often a failed group was written once more elsewhere.
     pub rewrites: u64,
     /// Most durable writes that were in flight at once.

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use crate::core::InUse;
 use crate::disk::Disk;
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader};
-use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
+use crate::segment::{FOOTER_LEN, GROUPS_START, HEADER_LEN, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
-use crate::{Error, Result};
+use crate::{Error, Lsn, Result};
 
 /// The segment files of a directory.
 pub(crate) struct Survey {
@@ -24,6 +24,8 @@ pub(crate) struct Survey {
     pub in_use: Vec<(Segment, SegmentHeader)>,
     /// The others.
     pub spares: Vec<Segment>,
+    /// Bytes that were read.
+    pub bytes_read: u64,
 }
 
 /// Opens every segment file and reads its header.
@@ -31,9 +33,12 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let mut in_use: Vec<(Segment, SegmentHeader)> = Vec::new();
     let mut spares = Vec::new();
     let mut damaged = Vec::new();
+    let header_len = u64::try_from(HEADER_LEN).expect("a small constant");
+    let mut bytes_read = 0;
     for name in disk.list(dir)? {
         let Some(id) = SegmentId::from_file_name(&name) else { continue };
         let segment = Segment::open(disk, dir, id)?;
+        bytes_read += segment.len.min(header_len);
         match segment.read_header() {
             Ok(Some(header)) if header.in_use => in_use.push((segment, header)),
             Ok(Some(_)) => spares.push(segment),
@@ -61,13 +66,14 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
             let block_len = usize::try_from(BLOCK_LEN).expect("a small constant");
             let mut window = Window::of_len(block_len);
             check_block(segment, GROUPS_START, newest, &mut window, &mut None)?;
+            bytes_read += window.bytes_read;
         }
     }
     for (segment, mut error) in damaged {
-        check_unheaded(&segment, newest, &mut error)?;
+        bytes_read += check_unheaded(&segment, newest, &mut error)?;
         spares.push(segment);
     }
-    Ok(Survey { in_use, spares })
+    Ok(Survey { in_use, spares, bytes_read })
 }
 
 /// An incarnation is given once. A file that has it twice is a copy, or a header that went astray.
@@ -84,19 +90,20 @@ fn check_incarnations(in_use: &[(Segment, SegmentHeader)]) -> Result<()> {
 
 /// A segment without a valid header is a spare whose preparation was cut off, or old and reused by
 /// nobody, unless it holds a group that is newer than all others: then its header was lost. Every
-/// block is looked at, for what took the header may have taken the first groups with it.
+/// block is looked at, for what took the header may have taken the first groups with it. Returns how
+/// many bytes were read.
 fn check_unheaded(
     segment: &Segment,
     newest: Option<(u64, u64)>,
     error: &mut Option<Error>,
-) -> Result<()> {
+) -> Result<u64> {
     let mut window = Window::new();
     let mut offset = 0;
     while offset < segment.len {
         check_block(segment, offset, newest, &mut window, error)?;
         offset += BLOCK_LEN;
     }
-    Ok(())
+    Ok(window.bytes_read)
 }
 
 /// A block that holds a group newer than the newest header proves that a header was lost: groups are
@@ -144,30 +151,33 @@ fn check_len(segment: &Segment, header: &SegmentHeader) -> Result<()> {
 }
 
 /// Which segments make up the log, oldest first; and which are free again. Each header names the segment
-/// that it continues: one that is missing between two others is missed.
+/// that it continues: one that is missing between two others is missed. Where their groups stand is
+/// taken from their footers.
 pub(crate) fn arrange(
-    survey: &Survey,
+    survey: &mut Survey,
     newest: SegmentHeader,
 ) -> Result<(VecDeque<Arc<InUse>>, Vec<Segment>)> {
     let mut sealed = VecDeque::new();
     let mut free = survey.spares.clone();
-    let mut end = newest.first;
-    let mut previous = newest.previous;
+    let mut next = newest;
     if let Some((active, header)) = survey.in_use.last() {
         check_len(active, header)?;
     }
     for (segment, header) in survey.in_use.iter().rev().skip(1) {
-        let is_trimmed = end.0 <= newest.trimmed.0 + 1;
-        if is_trimmed || header.incarnation != previous || header.first >= end {
+        let is_trimmed = next.first.0 <= newest.trimmed.0 + 1;
+        let is_continued = header.incarnation == next.previous && header.first < next.first;
+        if is_trimmed || !is_continued {
             free.push(segment.clone());
             continue;
         }
         check_len(segment, header)?;
         let (segment, header) = (segment.clone(), *header);
-        sealed.push_front(Arc::new(InUse { segment, header, offsets: Vec::new(), end: Some(end) }));
-        end = header.first;
-        previous = header.previous;
+        let offsets = places(&segment, &header, &next);
+        survey.bytes_read += FOOTER_LEN;
+        sealed.push_front(Arc::new(InUse { segment, header, offsets, end: Some(next.first) }));
+        next = header;
     }
+    let SegmentHeader { first: end, previous, .. } = next;
     if end.0 > newest.trimmed.0 + 1 {
         let path = survey.in_use.last().map(|(segment, _)| segment.path.clone());
         return Err(Error::Corruption {
@@ -185,11 +195,19 @@ pub(crate) fn arrange(
     Ok((sealed, free))
 }
 
+/// Where groups stand in a segment that `next` continues, as far as its footer says; only those that count.
+fn places(segment: &Segment, header: &SegmentHeader, next: &SegmentHeader) -> Vec<(Lsn, u64)> {
+    let footer = segment.read_footer().filter(|footer| footer.is_of(header, next));
+    let mut places = footer.map(|footer| footer.places).unwrap_or_default();
+    places.retain(|(first, offset)| *first < next.first && *offset < segment.groups_end());
+    places
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::{OpenMode, SimulatedDisk};
-    use crate::{Lsn, Options, Wal};
+    use crate::{Options, Wal};
 
     const DIR: &str = "/log";
 

@@ -15,6 +15,8 @@ pub struct Verification {
     pub segments: usize,
     /// Groups with records, all of whose checksums are right.
     pub groups: usize,
+    /// Sealed segments whose footer is whole and agrees with their groups. A log needs none.
+    pub footers: usize,
     /// First position held; 0 in an empty directory.
     pub first: Lsn,
     /// Last position that can be read.
@@ -37,6 +39,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
     let mut report = Verification {
         segments: 0,
         groups: 0,
+        footers: 0,
         first: Lsn(0),
         last: Lsn(0),
         damages: Vec::new(),
@@ -45,6 +48,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
     let Some(found) = examine(disk, dir)? else { return Ok(report) };
     report.segments = found.parts.len();
     report.groups = found.groups;
+    report.footers = found.footers;
     if let (Some(oldest), Some(newest)) = (found.parts.first(), found.parts.last()) {
         report.first = oldest.header.first;
         report.last = Lsn(newest.end.0 - 1);

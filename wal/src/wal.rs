@@ -356,13 +356,14 @@ impl Wal {
         state.tell_housekeeper();
     }
 
-    /// Does the background work that is due: makes spare segments, drops trimmed ones, and marks the
-    /// tail if `idle`. For logs opened without a thread of their own.
+    /// Does the background work that is due: writes the footers of sealed segments, makes spare segments,
+    /// drops trimmed ones, and marks the tail if `idle`. For logs opened without a thread of their own.
     ///
     /// # Errors
     ///
     /// The first error; [`Error::is_full`] tells a full disk.
     pub fn prepare(&self, idle: bool) -> Result<()> {
+        self.shared.write_footers();
         self.shared.prepare()?;
         if idle {
             self.shared.mark(false)?;
@@ -403,9 +404,12 @@ impl Wal {
 impl Shared {
     /// Writes the marker that claims an idle tail, if one is due.
     pub(crate) fn mark(&self, closing: bool) -> Result<()> {
-        if closing && self.lock().core.marker_lacks_spare() {
-            // On a full disk the log is closed without.
-            let _ = self.prepare();
+        if closing {
+            self.write_footers();
+            if self.lock().core.marker_lacks_spare() {
+                // On a full disk the log is closed without.
+                let _ = self.prepare();
+            }
         }
         let Some(write) = self.lock().core.marker(closing) else { return Ok(()) };
         let opens_segment = write.offset == 0;
@@ -457,7 +461,7 @@ impl State {
     /// is not woken for the tail: it looks whether that is idle, every so often.
     pub(crate) fn tell_what_is_due(&mut self) {
         let unseen = self.core.is_unproven() && !self.housekeeper_watches;
-        if self.core.spares_missing() > 0 || unseen {
+        if self.core.spares_missing() > 0 || self.core.is_footer_due() || unseen {
             self.tell_housekeeper();
         }
     }

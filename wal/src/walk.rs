@@ -80,7 +80,7 @@ impl Walk {
         if self.next >= end {
             return None;
         }
-        let refusal = match self.offset + BLOCK_LEN <= segment.len {
+        let refusal = match self.offset + BLOCK_LEN <= segment.groups_end() {
             true => match read_group(segment, header, self, window) {
                 Ok(group) => {
                     self.pass(&group);
@@ -127,7 +127,7 @@ impl Walk {
             return gap;
         }
         let mut offset = before.offset + BLOCK_LEN;
-        while offset + BLOCK_LEN <= segment.len {
+        while offset + BLOCK_LEN <= segment.groups_end() {
             if let Ok(group) = read_loose_group(segment, header, offset, window)
                 && group.first >= before.next
                 && group.first < end
@@ -154,6 +154,7 @@ impl Walk {
         let group =
             GroupHeader::decode(bytes, header.log_id, header.incarnation, self.offset).ok()?;
         group.check_sequence(self.next, self.chain).ok()?;
-        (group.len_on_disk() <= segment.len - self.offset).then_some(group)
+        let room = segment.groups_end().saturating_sub(self.offset);
+        (group.len_on_disk() <= room).then_some(group)
     }
 }

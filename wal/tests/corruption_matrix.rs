@@ -56,6 +56,19 @@ const GROUP_FIELDS: [(&str, usize, usize); 12] = [
     ("crc32", 60, 4),
 ];
 
+const FOOTER_FIELDS: [(&str, usize, usize); 10] = [
+    ("footer.magic", 0, 4),
+    ("footer.version", 4, 2),
+    ("footer.count", 6, 2),
+    ("footer.log_id", 8, 8),
+    ("footer.incarnation", 16, 8),
+    ("footer.first", 24, 8),
+    ("footer.end", 32, 8),
+    ("footer.chain", 40, 8),
+    ("footer.reserved", 48, 12),
+    ("footer.crc32", 60, 4),
+];
+
 const RECORD_FIELDS: [(&str, usize, usize); 4] = [
     ("record.length", 0, 4),
     ("record.crc32", 4, 4),
@@ -149,6 +162,10 @@ fn places(log: &Log) -> Vec<Place> {
         };
         let in_use = content[6] == 2;
         push(if in_use { "" } else { "spare " }, &SEGMENT_FIELDS, 0);
+        let footer = content.len() - BLOCK;
+        if content[footer..].starts_with(b"SLSF") {
+            push("", &FOOTER_FIELDS, footer);
+        }
         let mut at = BLOCK;
         while in_use && at < content.len() && content[at + 8..at + 16] == content[16..24] {
             let number =
@@ -207,7 +224,7 @@ fn every_bit_of_every_header_field() {
         for (name, ..) in GROUP_FIELDS {
             assert!(has(&format!("group.{name}")) && has(&format!("marker.{name}")), "{name}");
         }
-        for (name, ..) in RECORD_FIELDS {
+        for (name, ..) in RECORD_FIELDS.iter().chain(&FOOTER_FIELDS) {
             assert!(has(name), "{name}");
         }
         let bits = places
@@ -221,6 +238,9 @@ fn every_bit_of_every_header_field() {
             *matrix.entry(place.name.clone()).or_default().entry(outcome).or_default() += 1;
         }
         print(end, &matrix);
+        let of_footers = matrix.iter().filter(|(name, _)| name.starts_with("footer."));
+        let is_unused = |row: &BTreeMap<_, _>| row.keys().eq([&Outcome::Unused]);
+        assert!(of_footers.into_iter().all(|(_, row)| is_unused(row)), "no footer is relied on");
         assert_eq!(unclosed(&matrix), 0, "a bit does not make it look unwritten");
         let suspects = matrix.iter().filter(|(_, row)| row.contains_key(&Outcome::Suspect));
         let names: Vec<_> = suspects.map(|(name, _)| name).collect();

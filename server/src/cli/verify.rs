@@ -52,6 +52,8 @@ pub(crate) fn run(args: VerifyArgs) -> ExitCode {
 #[derive(Debug)]
 pub(crate) struct Report {
     segments: u64,
+    /// Sealed segments with a footer that agrees with them.
+    footers: u64,
     groups: u64,
     first: u64,
     last: u64,
@@ -140,6 +142,7 @@ pub(crate) fn verify_store(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report> {
     let log = log_dir(dir);
     let mut report = Report {
         segments: 0,
+        footers: 0,
         groups: 0,
         first: 0,
         last: 0,
@@ -170,6 +173,7 @@ pub(crate) fn verify_store(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report> {
     if log.is_dir() {
         let found = strandline_wal::verify(&**disk, &log)?;
         report.segments = u64::try_from(found.segments).unwrap_or(u64::MAX);
+        report.footers = u64::try_from(found.footers).unwrap_or(u64::MAX);
         report.groups = u64::try_from(found.groups).unwrap_or(u64::MAX);
         report.first = found.first.0;
         report.last = found.last.0;
@@ -258,9 +262,10 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "log: {} segments, {} groups, positions {} to {}\nstate: {} tables, {} cells, up to \
+            "log: {} segments, {} footers, {} groups, positions {} to {}\nstate: {} tables, {} cells, up to \
              position {}\n",
             self.segments,
+            self.footers,
             self.groups,
             self.first,
             self.last,
@@ -299,6 +304,7 @@ impl Report {
         json!({
             "dir": dir.display().to_string(),
             "segments": self.segments,
+            "footers": self.footers,
             "groups": self.groups,
             "first": self.first,
             "last": self.last,

@@ -79,9 +79,12 @@ impl Core {
         let mut acknowledged = 0;
         while let Some(InFlight { outcome: Outcome::Durable, .. }) = self.in_flight.front() {
             let done = self.in_flight.pop_front().expect("peeked just above");
-            if let What::Group(group) = done.what {
-                acknowledged += u64::from(group.header.body_len);
-                self.keep_recent(group);
+            match done.what {
+                What::Header => self.footers_fall_due(),
+                What::Group(group) => {
+                    acknowledged += u64::from(group.header.body_len);
+                    self.keep_recent(group);
+                }
             }
         }
         self.counters.sync_micros.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));

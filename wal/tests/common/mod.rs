@@ -203,6 +203,20 @@ pub(crate) fn check(disk: &Arc<SimulatedDisk>, model: &mut Model) -> Result<(), 
             found.insert(lsn.0, record.payload.to_vec());
         }
     }
+    // They are found by who seeks them, too: in segments that were sealed before by their footers.
+    for (lsn, payload) in found.iter().step_by(5) {
+        let records = wal.reader(Lsn(*lsn)).next_records();
+        let records = records.map_err(|error| format!("seeking {lsn}: {error}"))?;
+        let is_found = records.is_some_and(|records| {
+            let first = records.iter().next();
+            first.is_some_and(|one| {
+                one.is_ok_and(|(at, record)| (at.0, record.payload) == (*lsn, payload))
+            })
+        });
+        if !is_found {
+            return Err(format!("position {lsn} is not found by who seeks it"));
+        }
+    }
     for (lsn, payloads) in &model.taken {
         match found.get(lsn) {
             Some(other) if payloads.contains(other) => {}
