@@ -120,7 +120,6 @@ def majority_killed(run):
 
 def switchover(run):
     """Planned, no fault at all: the row that loses 76 % with Redis and Sentinel."""
-    run.planned = True
     reply = run.cluster.client(run.leader).ask("FAILOVER")
     if reply != "OK":
         raise CannotRun(f"FAILOVER: {reply}")
@@ -173,7 +172,6 @@ def caught_up(run):
 
 def rolling_restart(run):
     """All nodes, one after the other, under load; a client that retries sees no error."""
-    run.planned = True
     clients = [Retrying(f"retries{at}", run.cluster, at) for at in range(3)]
     for client in clients:
         client.start()
@@ -351,5 +349,5 @@ SCENARIOS = {
     for fault in (leader_cut_off, leader_cut_off_wait_1, switchover, leader_killed, leader_killed_follower_lags,
                   leader_restarted_at_once, all_killed, leader_stopped, majority_killed, follower_cut_off,
                   one_way_cut, slow_links, disk_wiped, follower_away, rolling_restart, members_change,
-                  members_change_all_killed,                  disk_stalls, disk_fails, disk_full, memory_runs_out)
+                  members_change_all_killed, disk_stalls, disk_fails, disk_full, memory_runs_out)
 }

@@ -27,7 +27,7 @@ class Writer(threading.Thread):
         self.acknowledged = []
         self.unknown = self.refused = 0
         self.stopped = False
-        self.times = []  # when writes were acknowledged
+        self.times = []  # when writes were acknowledged, how many, and when they were sent
 
     def run(self):
         while not self.stopped:
@@ -49,6 +49,7 @@ class Writer(threading.Thread):
         commands = [("SET", key, value_of(key)) for key in keys]
         if self.waits:
             commands.append(("WAIT", self.waits, 1000))
+        sent = time.monotonic()
         client.send(commands)
         refused = False
         done = []
@@ -67,7 +68,7 @@ class Writer(threading.Thread):
                 done = []
         self.acknowledged += done
         if done:
-            self.times.append((time.monotonic(), len(done)))
+            self.times.append((time.monotonic(), len(done), sent))
         if refused:
             time.sleep(0.005)
         return not refused or self.stays
@@ -143,7 +144,7 @@ class Retrying(threading.Thread):
             self.longest_s = max(self.longest_s, now - began)
             if reply == "OK":
                 self.acknowledged.append(key)
-                self.times.append((now, 1))
+                self.times.append((now, 1, began))
             else:
                 self.errors.append(f"{key}: {reply!r}")
 
@@ -167,6 +168,6 @@ class Retrying(threading.Thread):
 
 def longest_gap_ms(times, began, ended):
     """The longest time within the bounds in which nobody's write was acknowledged."""
-    inside = sorted(t for t, _ in times if began <= t <= ended)
+    inside = sorted(t for t, _, _ in times if began <= t <= ended)
     points = [began, *inside, ended]
     return round(1000 * max(b - a for a, b in zip(points, points[1:])))
