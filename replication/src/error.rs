@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::ReplicaId;
+
 /// The result of an operation of a replica.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -39,6 +41,15 @@ pub enum Error {
         /// Who was expected and who was found.
         reason: String,
     },
+    /// The directory was made a replica's before, and is not made another's.
+    Formed {
+        /// The file that says so.
+        path: PathBuf,
+        /// The replication group that it names.
+        group: u64,
+        /// The replica.
+        id: ReplicaId,
+    },
     /// The replica has stopped; reads of what is applied go on.
     Stopped {
         /// The first error.
@@ -59,6 +70,12 @@ impl fmt::Display for Error {
                 write!(out, "{} is damaged: {reason}", path.display())
             }
             Error::Identity { reason } => write!(out, "not this replica's directory: {reason}"),
+            Error::Formed { path, group, id } => write!(
+                out,
+                "{} says that this is the directory of node {id} of cluster {group}: it is not overwritten; \
+                 take another directory",
+                path.display()
+            ),
             Error::Stopped { reason } => {
                 write!(out, "the replica has stopped, only reads go on: {reason}")
             }

@@ -128,8 +128,16 @@ fn decode(bytes: &[u8]) -> std::result::Result<(HardState, u64), String> {
 /// Both slots of a file's bytes, and the one that counts: its place, content and sequence.
 type Slots = [std::result::Result<(HardState, u64), String>; 2];
 
-fn slots(bytes: &[u8]) -> Slots {
-    [0, 1].map(|slot| decode(bytes.get(slot * SLOT_LEN..).unwrap_or(&[])))
+fn read_slots(file: &dyn File) -> Result<Slots> {
+    let mut bytes = vec![0; 2 * SLOT_LEN];
+    let count = file.read_at(&mut bytes, 0)?;
+    let bytes = &bytes[..count];
+    Ok([0, 1].map(|slot| decode(bytes.get(slot * SLOT_LEN..).unwrap_or(&[]))))
+}
+
+fn both_bad(path: PathBuf, slots: Slots) -> Error {
+    let reason = slots.map(|slot| slot.err().unwrap_or_default()).join("; ");
+    Error::Corruption { path, reason }
 }
 
 fn newest(slots: &Slots) -> Option<(HardState, u64)> {
@@ -148,12 +156,9 @@ impl HardStateFile {
             return Ok(None);
         }
         let file = disk.open(&path, OpenMode::Write)?;
-        let mut bytes = vec![0; 2 * SLOT_LEN];
-        let count = file.read_at(&mut bytes, 0)?;
-        let slots = slots(&bytes[..count]);
+        let slots = read_slots(&*file)?;
         let Some((mut state, sequence)) = newest(&slots) else {
-            let reason = slots.map(|slot| slot.err().unwrap_or_default()).join("; ");
-            return Err(Error::Corruption { path, reason });
+            return Err(both_bad(path, slots));
         };
         if slots.iter().any(std::result::Result::is_err) {
             state.doubt = Doubt::Everything;
@@ -165,6 +170,23 @@ impl HardStateFile {
         state.openings += 1;
         opened.save(state)?;
         Ok(Some(opened))
+    }
+
+    /// What the file in `dir` says, without changing it; none if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corruption`] if neither slot is valid.
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<(PathBuf, HardState)>> {
+        let path = dir.join(HARD_STATE_FILE);
+        if !disk.exists(&path)? {
+            return Ok(None);
+        }
+        let slots = read_slots(&*disk.open(&path, OpenMode::Read)?)?;
+        match newest(&slots) {
+            Some((state, _)) => Ok(Some((path, state))),
+            None => Err(both_bad(path, slots)),
+        }
     }
 
     /// Makes the file in `dir`.
@@ -211,10 +233,7 @@ impl HardStateFile {
 ///
 /// If it cannot be read; damage is described and is no error.
 pub fn inspect_hard_state(disk: &dyn Disk, path: &Path) -> Result<String> {
-    let file = disk.open(path, OpenMode::Read)?;
-    let mut bytes = vec![0; 2 * SLOT_LEN];
-    let count = file.read_at(&mut bytes, 0)?;
-    let slots = slots(&bytes[..count]);
+    let slots = read_slots(&*disk.open(path, OpenMode::Read)?)?;
     let mut text = String::new();
     let counts = newest(&slots).map(|(_, sequence)| sequence);
     for (slot, content) in slots.iter().enumerate() {

@@ -67,6 +67,7 @@ pub use event::{Event, Outcome, Output, Refusal, Request};
 pub use hard_state::{Doubt, HardState, inspect_hard_state};
 pub use membership::{Member, MemberRole, Membership, MembershipChange};
 pub use message::{Body, Envelope, FileOffer, Message, SnapshotBody, VoteKind};
+pub use open::{identity, prepare};
 pub use options::Options;
 pub use replica::Replica;
 pub use session::open_session_entry;
