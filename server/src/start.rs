@@ -158,7 +158,8 @@ fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Nod
         return start_listening(config, listeners, open);
     }
     let id = u64::try_from(config.number("node-id")).unwrap_or(0);
-    let nodes = Nodes::parse(id, config.get("cluster")).map_err(Error::Cluster)?;
+    let mut nodes = Nodes::parse(id, config.get("cluster")).map_err(Error::Cluster)?;
+    nodes.group = u64::try_from(config.number("cluster-id")).unwrap_or(cluster::nodes::GROUP);
     let secret = match config.get("cluster-secret-file") {
         "" => None,
         path => Some(Secret::load(Path::new(path)).map_err(Error::Secret)?),
@@ -230,6 +231,7 @@ fn open_replica(
     let nodes = book.as_ref().and_then(|book| nodes.after(book)).unwrap_or(nodes);
     let options = strandline_replication::Options {
         id: nodes.own,
+        group: nodes.group,
         is_witness: nodes.own().is_witness,
         members,
         election_ticks: ELECTION_TICKS,
@@ -243,7 +245,7 @@ fn open_replica(
     if joins && replica.status().membership.members.is_empty() {
         let own = nodes.own();
         tracing::info!(
-            "waits to be added: type strandline cluster add {own} --node HOST:PORT of any node"
+            "waits to be added: type strandline cluster add '{own}' --node HOST:PORT of any node"
         );
     }
     let status = replica.status();

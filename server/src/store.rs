@@ -96,6 +96,7 @@ impl Store {
         let shared = Arc::new(Shared::default());
         let submissions = Arc::new(Submissions::default());
         let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
+        refuse_replicas(&*disk, dir)?;
         let mut file = StandingFile::open(disk.clone(), dir, standing::draw_node())?;
         copy::make_room(&file, dir)?;
         let db = Db::open_with(disk.clone(), dir, options, Box::new(machine))?;
@@ -383,6 +384,19 @@ pub struct Undriven {
     pub submissions: Arc<Submissions>,
     /// What the machine shares.
     pub machine: Arc<Shared>,
+}
+
+/// A replica's directory is never opened alone: what it would acknowledge, the others would not have.
+fn refuse_replicas(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let refused = |reason: String| Error::Malformed { what: "directory", offset: 0, reason };
+    match strandline_replication::identity(disk, dir) {
+        Ok(None) => Ok(()),
+        Ok(Some((cluster, node))) => Err(refused(format!(
+            "it is of node {node} of cluster {cluster}: start it with --node-id, --cluster and --cluster-id, \
+             or the file of settings that has them"
+        ))),
+        Err(error) => Err(refused(error.to_string())),
+    }
 }
 
 fn spawn_leader(db: &Db, number: usize) -> JoinHandle<()> {

@@ -1,7 +1,8 @@
-//! `cluster`: a running cluster, seen and steered from outside, through any of its nodes.
+//! `cluster`: a new cluster made, a running one seen and steered from outside, through any of its nodes.
 
 mod certificates;
 mod change;
+mod init;
 mod view;
 
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 
 use super::error::{self, Error, Result};
+pub(crate) use init::{Form, form};
 use view::{connect, leader_address, leader_fields, members};
 
 /// How long a hand-over may take.
@@ -20,6 +22,8 @@ const TRANSFER_MAX: Duration = Duration::from_secs(10);
 pub(crate) enum Verb {
     /// Take a new node in: it is filled, and then it votes.
     Add(change::AddArgs),
+    /// Make a new cluster: a directory and a file of settings for each node.
+    Init(init::InitArgs),
     /// Let a node go; the leader hands over first.
     Remove(change::RemoveArgs),
     /// Make certificates for TLS between nodes, for trying it out.
@@ -66,6 +70,7 @@ pub(crate) fn run(verb: &Verb) -> ExitCode {
     match verb {
         Verb::Add(args) => error::exit("cluster add", change::add(args)),
         Verb::Certificates(args) => error::exit("cluster certificates", certificates::make(args)),
+        Verb::Init(args) => error::exit("cluster init", init::init(args)),
         Verb::Remove(args) => error::exit("cluster remove", change::remove(args)),
         Verb::Status(args) => error::exit("cluster status", status(args)),
         Verb::Transfer(args) => error::exit("cluster transfer", transfer(args)),
@@ -81,6 +86,7 @@ fn status(args: &StatusArgs) -> Result<bool> {
         let number = |name: &str| get(name).parse::<u64>().ok();
         let object = serde_json::json!({
             "has_leader": leads,
+            "cluster_id": number("cluster_id"),
             "leader_id": number("leader_id"),
             "term": number("term"),
             "committed": number("committed"),
@@ -94,6 +100,7 @@ fn status(args: &StatusArgs) -> Result<bool> {
         println!("no leader is known to {}: is a majority of the nodes running?", args.target.node);
         return Ok(false);
     }
+    println!("cluster     {}", get("cluster_id"));
     println!("leader      node {} in term {}", get("leader_id"), get("term"));
     println!("committed   {}", get("committed"));
     println!("everywhere  {}", get("everywhere"));

@@ -75,6 +75,15 @@ pub(crate) enum Error {
         /// The reason, which says what to do.
         reason: String,
     },
+    /// A file or directory that is to be made is there, and is not overwritten.
+    Occupied {
+        /// Which.
+        path: PathBuf,
+        /// What was found in it; empty for a file.
+        found: String,
+    },
+    /// A directory that is a node's already, or another refusal of its replica.
+    Replica(strandline_replication::Error),
     /// The log said no.
     Log(strandline_wal::Error),
     /// The store said no.
@@ -125,6 +134,18 @@ impl fmt::Display for Error {
             Error::Answer { asked, found } => {
                 write!(out, "the server answered {asked} with {found}")
             }
+            Error::Occupied { path, found } if found.is_empty() => write!(
+                out,
+                "{} is there already, and is not overwritten: choose another --dir",
+                path.display()
+            ),
+            Error::Occupied { path, found } => write!(
+                out,
+                "{} is not empty, it holds {found}: a new cluster begins with empty directories; choose \
+                 another --dir",
+                path.display()
+            ),
+            Error::Replica(error) => error.fmt(out),
             Error::Log(error) => error.fmt(out),
             Error::Store(error) => error.fmt(out),
             Error::System { what, source } => write!(out, "cannot find out {what}: {source}"),
@@ -138,6 +159,12 @@ impl std::error::Error for Error {}
 impl From<strandline_wal::Error> for Error {
     fn from(error: strandline_wal::Error) -> Error {
         Error::Log(error)
+    }
+}
+
+impl From<strandline_replication::Error> for Error {
+    fn from(error: strandline_replication::Error) -> Error {
+        Error::Replica(error)
     }
 }
 

@@ -36,6 +36,9 @@ pub(super) struct Arguments {
     /// All nodes of the cluster, the same list on each: 1=HOST:PORT@PEERPORT,2=...,3=...+witness.
     #[arg(long, value_name = "NODES")]
     cluster: Option<String>,
+    /// Which cluster that is, as `cluster init` has numbered it; 1 if nobody has.
+    #[arg(long, value_name = "NUMBER")]
+    cluster_id: Option<String>,
     /// A new node that waits until `cluster add` takes it in; --cluster names this node alone.
     #[arg(long)]
     join: bool,
@@ -82,6 +85,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         ("--insecure", "insecure", arguments.insecure.then_some("yes")),
         ("--node-id", "node-id", arguments.node_id.as_deref()),
         ("--cluster", "cluster", arguments.cluster.as_deref()),
+        ("--cluster-id", "cluster-id", arguments.cluster_id.as_deref()),
         ("--join", "join", arguments.join.then_some("yes")),
         ("--cluster-secret-file", "cluster-secret-file", arguments.cluster_secret_file.as_deref()),
         ("--cluster-tls-cert", "cluster-tls-cert", arguments.cluster_tls_cert.as_deref()),

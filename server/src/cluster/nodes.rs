@@ -24,7 +24,7 @@ use crate::auth;
 
 /// The most nodes: each has a link to every other one, and a majority of more is no faster and hardly safer.
 pub const NODES_MAX: usize = 32;
-/// The replication group, unless another is told: there is one in a cluster today.
+/// The cluster, and its one replication group, unless a setting names another.
 pub const GROUP: u64 = 1;
 
 /// One node of the cluster.
@@ -56,7 +56,8 @@ pub struct Node {
 pub struct Nodes {
     /// This node.
     pub own: ReplicaId,
-    /// The replication group that they form; part of what the ends of a link compare.
+    /// The cluster that they form, which is also its replication group; part of what the ends of a link
+    /// compare.
     pub group: u64,
     /// Of the book that the list is from; 0 if it is from the command line.
     pub index: u64,

@@ -289,7 +289,8 @@ pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
     write!(out, "repl_backlog_first_byte_offset:0\r\nrepl_backlog_histlen:0\r\n")?;
     let Some((group, status)) = known else { return Ok(()) };
     let number = |id: Option<ReplicaId>| id.map_or(0, |id| id.0);
-    write!(out, "node_id:{}\r\nleader_id:{}\r\n", group.own, number(status.leader))?;
+    write!(out, "cluster_id:{}\r\nnode_id:{}\r\n", group.nodes().group, group.own)?;
+    write!(out, "leader_id:{}\r\n", number(status.leader))?;
     write!(out, "term:{}\r\ncommitted:{}\r\n", status.term, status.committed)?;
     write!(out, "everywhere:{}\r\napplied:{applied}\r\n", status.everywhere)?;
     write!(out, "durable:{}\r\nlast:{}\r\n", status.durable, status.last)?;

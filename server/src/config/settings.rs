@@ -145,6 +145,12 @@ pub static SETTINGS: &[Setting] = &[
     fixed("insecure", Kind::Switch, "no", "listen beyond loopback without a password"),
     fixed("node-id", Kind::Number(0, i64::MAX), "0", "this node's number in the cluster"),
     fixed("cluster", Kind::Text, "", "all nodes: 1=HOST:PORT@PEERPORT,2=...; empty: stands alone"),
+    fixed(
+        "cluster-id",
+        Kind::Number(1, i64::MAX),
+        "1",
+        "which cluster that is; cluster init draws a number",
+    ),
     fixed("join", Kind::Switch, "no", "a new node that waits to be added to a running cluster"),
     fixed(
         "stall-max-ms",

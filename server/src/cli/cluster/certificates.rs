@@ -1,6 +1,6 @@
 //! `cluster certificates`: an authority and a certificate for each node, in one directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -21,14 +21,8 @@ pub(crate) struct CertificatesArgs {
     json: bool,
 }
 
-#[cfg(feature = "tls")]
 pub(super) fn make(args: &CertificatesArgs) -> Result<bool> {
-    let refused =
-        |source| Error::Path { operation: "create directory", path: args.dir.clone(), source };
-    std::fs::create_dir_all(&args.dir).map_err(refused)?;
-    let now_s = crate::clock::now_ms() / 1000;
-    let made = crate::cluster::tls::make_certificates(&args.dir, &args.nodes, now_s);
-    let made = made.map_err(|error| Error::Refused { reason: error.to_string() })?;
+    let made = make_in(&args.dir, &args.nodes)?;
     let names: Vec<String> = made.iter().map(|path| path.display().to_string()).collect();
     if args.json {
         println!("{}", serde_json::json!({ "files": names }));
@@ -44,7 +38,19 @@ pub(super) fn make(args: &CertificatesArgs) -> Result<bool> {
     Ok(true)
 }
 
+/// Makes certificates for these nodes in `dir`; returns the files.
+#[cfg(feature = "tls")]
+pub(super) fn make_in(dir: &Path, nodes: &[u64]) -> Result<Vec<PathBuf>> {
+    let refused =
+        |source| Error::Path { operation: "create directory", path: dir.to_owned(), source };
+    std::fs::create_dir_all(dir).map_err(refused)?;
+    let now_s = crate::clock::now_ms() / 1000;
+    let made = crate::cluster::tls::make_certificates(dir, nodes, now_s);
+    made.map_err(|error| Error::Refused { reason: error.to_string() })
+}
+
+/// There is no TLS in this program.
 #[cfg(not(feature = "tls"))]
-pub(super) fn make(_: &CertificatesArgs) -> Result<bool> {
+pub(super) fn make_in(_: &Path, _: &[u64]) -> Result<Vec<PathBuf>> {
     Err(Error::Refused { reason: "this program was built without TLS".into() })
 }

@@ -66,9 +66,11 @@ pub(super) fn add(args: &AddArgs) -> Result<bool> {
     let node =
         Node::parse(&args.new).map_err(|error| Error::Usage { reason: error.to_string() })?;
     let step = |members: &[Member]| add_step(&node, members);
+    let fields = leader_fields(&args.target)?;
+    let cluster = fields.get("cluster_id").map_or("1", String::as_str);
     let hint = format!(
-        "is it running, as: strandline serve --node-id {} --cluster '{node}' --join? What was done stays; \
-         type the same again to go on",
+        "is it running, as: strandline serve --node-id {} --cluster '{node}' --cluster-id {cluster} --join? \
+         What was done stays; type the same again to go on",
         node.id
     );
     change(&args.target, Duration::from_secs(args.seconds), node.id.0, &hint, step)

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::cli::client::{Connection, Reply};
+use crate::cli::cluster;
 use crate::cli::error::{Error, Result};
 use crate::cli::node::Node;
 use crate::cli::scratch::{self, Scratch};
+use crate::config::Config;
 
 /// How long the nodes may take to elect their first leader.
 const ELECTION_MAX: Duration = Duration::from_secs(30);
@@ -20,8 +22,8 @@ pub(super) struct Nodes {
     /// In the order of their numbers; none while it is dead.
     list: Vec<Option<Node>>,
     addresses: Vec<SocketAddr>,
-    /// The setting `--cluster`, if there are several.
-    cluster: Option<String>,
+    /// The file of settings of each, if they are a cluster.
+    configs: Vec<PathBuf>,
     dir: PathBuf,
     /// How many were started: each has a log of its own.
     started: usize,
@@ -33,17 +35,14 @@ impl Nodes {
         let count = usize::try_from(count).expect("there are few nodes");
         let addresses = free_addresses(2 * count)?;
         let (clients, peers) = addresses.split_at(count);
-        let cluster = (count > 1).then(|| {
-            let pairs = clients.iter().zip(peers).zip(1..);
-            let members = pairs
-                .map(|((client, peer), id)| format!("{id}={client}@{}", peer.port()))
-                .collect::<Vec<_>>();
-            members.join(",")
-        });
+        let configs = match count {
+            1 => Vec::new(),
+            _ => form(scratch, clients, peers)?,
+        };
         let mut nodes = Nodes {
             list: (0..count).map(|_| None).collect(),
             addresses: clients.to_vec(),
-            cluster,
+            configs,
             dir: scratch.path().to_path_buf(),
             started: 0,
         };
@@ -64,11 +63,8 @@ impl Nodes {
         let dir = self.dir.join(format!("node-{}", place + 1));
         self.started += 1;
         let log = self.dir.join(format!("log-{}", self.started));
-        let settings = match &self.cluster {
-            Some(cluster) => {
-                let id = (place + 1).to_string();
-                ["--node-id", &id, "--cluster", cluster].map(str::to_owned).to_vec()
-            }
+        let settings = match self.configs.get(place) {
+            Some(config) => vec!["--config".to_owned(), config.display().to_string()],
             None => Vec::new(),
         };
         let node = Node::start(&dir, self.addresses[place], &settings, &log)?;
@@ -120,6 +116,20 @@ impl Nodes {
             _ => false,
         }
     }
+}
+
+/// Prepares a cluster, as `cluster init` does; returns the file of settings of each node.
+fn form(scratch: &Scratch, clients: &[SocketAddr], peers: &[SocketAddr]) -> Result<Vec<PathBuf>> {
+    let pairs = clients.iter().zip(peers).zip(1..);
+    let nodes: Vec<String> =
+        pairs.map(|((client, peer), id)| format!("{id}={client}@{}", peer.port())).collect();
+    let formed = cluster::form(cluster::Form {
+        dir: scratch.path().to_path_buf(),
+        nodes: nodes.join(","),
+        settings: Config::default(),
+        tls: false,
+    })?;
+    Ok(formed.nodes.into_iter().map(|node| node.config).collect())
 }
 
 /// Addresses on loopback that nobody uses now.

@@ -126,8 +126,8 @@ impl fmt::Display for Error {
             ),
             Error::Group { found, expected } => write!(
                 out,
-                "it belongs to group {found}, this node to group {expected}; it is of another cluster: \
-                 check --cluster on both"
+                "it belongs to cluster {found}, this node to cluster {expected}: check --cluster and --cluster-id \
+                 on both"
             ),
             Error::Node { found, expected } => write!(
                 out,

@@ -1,0 +1,204 @@
+//! A cluster of processes, formed with `cluster init`; nodes are killed, stopped and started again.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a session may take to answer a write before it calls it unknown.
+const WRITE_TIMEOUT_MS: &str = "20000";
+
+/// A directory that is removed at the end.
+pub(crate) struct Directory(pub(crate) PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("strandline-cluster-{}-{number}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs the program to its end.
+pub(crate) fn strandline(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_strandline")).args(args).output().unwrap()
+}
+
+/// A list of so many nodes on ports that nobody uses now.
+pub(crate) fn node_list(count: usize) -> (Vec<u16>, String) {
+    let listeners: Vec<_> =
+        (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> =
+        listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    let (clients, peers) = ports.split_at(count);
+    let nodes: Vec<String> = (clients.iter().zip(peers).zip(1..))
+        .map(|((client, peer), id)| format!("{id}=127.0.0.1:{client}@{peer}"))
+        .collect();
+    (clients.to_vec(), nodes.join(","))
+}
+
+/// Some nodes; a place is a number less one.
+pub(crate) struct Cluster {
+    pub(crate) dir: Directory,
+    ports: Vec<u16>,
+    children: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// Forms and starts a cluster that has a leader.
+    pub(crate) fn start(count: usize) -> Self {
+        let dir = Directory::new();
+        let (ports, list) = node_list(count);
+        let made = strandline(&["cluster", "init", &list, "--dir", dir.0.to_str().unwrap()]);
+        assert!(made.status.success(), "{made:?}");
+        let children = (0..count).map(|_| None).collect();
+        let mut cluster = Self { dir, ports, children };
+        (0..count).for_each(|place| cluster.restart(place));
+        cluster.leader();
+        cluster
+    }
+
+    pub(crate) fn restart(&mut self, place: usize) {
+        self.children[place] = Some(serve(&self.dir.0.join(format!("node-{}.toml", place + 1))));
+    }
+
+    /// kill -9
+    pub(crate) fn kill(&mut self, place: usize) {
+        if let Some(mut child) = self.children[place].take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn client(&self, place: usize) -> Client {
+        Client::connect(self.ports[place]).unwrap()
+    }
+
+    /// Which node says that it leads, once one does that the others running agree on.
+    pub(crate) fn leader(&self) -> usize {
+        let running = |place: &usize| self.children[*place].is_some();
+        self.leader_among(&(0..self.ports.len()).filter(running).collect::<Vec<_>>())
+    }
+
+    /// Which of these leads, once all of them say the same.
+    pub(crate) fn leader_among(&self, places: &[usize]) -> usize {
+        let began = Instant::now();
+        loop {
+            let told: Vec<Option<usize>> = places.iter().map(|place| self.told(*place)).collect();
+            if let Some(Some(leader)) = told.first()
+                && places.contains(leader)
+                && told.iter().all(|other| other == &Some(*leader))
+            {
+                return *leader;
+            }
+            assert!(began.elapsed() < PATIENCE, "no leader: {told:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Who leads, as a node says.
+    fn told(&self, place: usize) -> Option<usize> {
+        let text = Client::connect(self.ports[place])?.ask("info replication");
+        let id = text.lines().find_map(|line| line.strip_prefix("leader_id:"))?;
+        id.trim().parse::<usize>().ok()?.checked_sub(1)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for place in 0..self.children.len() {
+            if let Some(child) = &mut self.children[place] {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// Starts a node and waits until it is ready.
+fn serve(config: &Path) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_strandline"))
+        .args(["serve", "--config"])
+        .arg(config)
+        .env("STRANDLINE_WRITE_TIMEOUT_MS", WRITE_TIMEOUT_MS)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready"), "{line:?}");
+    child
+}
+
+/// A client that sends lines.
+pub(crate) struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(port: u16) -> Option<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Some(Self(BufReader::new(stream)))
+    }
+
+    /// The answer as text; arrays with blanks between.
+    pub(crate) fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.take().unwrap_or_else(|error| format!("(no answer: {error})"))
+    }
+
+    /// Sends without waiting for the answer.
+    pub(crate) fn send(&mut self, line: &str) {
+        // If the node is gone, that shows when the answer is taken.
+        let _ = self.0.get_mut().write_all(format!("{line}\r\n").as_bytes());
+    }
+
+    /// Takes the next answer.
+    pub(crate) fn take(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        if self.0.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end().to_owned();
+        let (kind, rest) = line.split_at(1);
+        match kind {
+            "$" if rest != "-1" => {
+                let mut bytes = vec![0; rest.parse::<usize>().unwrap() + 2];
+                self.0.read_exact(&mut bytes)?;
+                bytes.truncate(bytes.len() - 2);
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            "*" => {
+                let count: usize = rest.parse().unwrap();
+                let parts: std::io::Result<Vec<String>> = (0..count).map(|_| self.take()).collect();
+                Ok(parts?.join(" "))
+            }
+            ":" | "+" => Ok(rest.to_owned()),
+            _ => Ok(line),
+        }
+    }
+
+    /// Asks until the answer is this.
+    pub(crate) fn await_answer(&mut self, line: &str, expected: &str) {
+        let began = Instant::now();
+        loop {
+            let answer = self.ask(line);
+            if answer == expected {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{line}: {answer}, not {expected}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Clusters of real nodes on loopback: formed, asked, and killed under their clients.
+
+#![allow(clippy::unwrap_used)]
+
+mod forming;
+mod harness;
