@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use strandline_engine::Index;
 use tokio::sync::Notify;
 
+use crate::cluster::question::Mark;
 use crate::resp::Protocol;
 
 /// The answer to a write whose place in the log was taken by another node's: it is not there, and may
@@ -50,6 +51,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Where its last entry stands.
+    pub fn mark(&self) -> Mark {
+        Mark { index: Index(self.end().saturating_sub(1)), term: self.term }
+    }
+
     /// The entry after the last one.
     fn end(&self) -> u64 {
         self.first.0 + self.count

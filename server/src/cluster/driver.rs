@@ -31,6 +31,7 @@ use super::forward::{Answer, Forward, Forwards};
 use super::group::{Command, Group, Input, Proposal};
 use super::health::Health;
 use super::members::Shelf;
+use super::question::{Mark, Questions};
 use super::{Book, Frame, Peers};
 use crate::apply::EXPIRY_NAME;
 use crate::clock;
@@ -55,6 +56,8 @@ pub struct Driver {
     remote: Arc<Mailbox>,
     /// Runs that were forwarded.
     forwarded: Forwards,
+    /// Questions to the leader.
+    pub(super) questions: Questions,
     /// Reads that wait for the next round.
     new_reads: Vec<oneshot::Sender<Result<(), String>>>,
     /// Reads under way, by token.
@@ -99,6 +102,7 @@ impl Driver {
             submissions,
             remote: Arc::default(),
             forwarded: Forwards::default(),
+            questions: Questions::default(),
             new_reads: Vec::new(),
             reads: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -164,6 +168,7 @@ impl Driver {
         match input {
             Input::Propose(proposal) => self.propose(proposal),
             Input::Read(sender) => self.new_reads.push(sender),
+            Input::Question(mark, sender) => self.ask(mark, sender),
             Input::Frame(from, frame) => {
                 self.group.taken(&frame);
                 self.receive(from, frame);
@@ -243,7 +248,7 @@ impl Driver {
 
     fn answer(&self, mut run: Run, text: &[u8]) {
         if Arc::ptr_eq(&run.mailbox, &self.remote) {
-            let answer = Answer { id: run.number, outcome: Err(text) };
+            let answer = Answer { id: run.number, mark: Mark::default(), outcome: Err(text) };
             self.peers.send(ReplicaId(run.session), Frame::ForwardAnswer(answer.encode()));
             return;
         }
@@ -277,6 +282,8 @@ impl Driver {
                 Some(book) => self.take_book(book),
                 None => tracing::warn!(%from, "a list of nodes that cannot be read"),
             },
+            Frame::Question(bytes) => self.take_question(from, &bytes),
+            Frame::QuestionAnswer(bytes) => self.take_question_answer(from, &bytes),
             Frame::Status(_) => {}
         }
     }
@@ -311,6 +318,8 @@ impl Driver {
         let Some(mut run) = self.forwarded.take(answer.id) else { return };
         match answer.outcome {
             Ok(replies) => {
+                run.first = Index((answer.mark.index.0 + 1).saturating_sub(run.count));
+                run.term = answer.mark.term;
                 run.replies.clear();
                 run.replies.extend_from_slice(replies);
                 Mailbox::deliver(run);
@@ -324,7 +333,8 @@ impl Driver {
         let mut runs = Vec::new();
         self.remote.take(&mut runs);
         for run in runs {
-            let answer = Answer { id: run.number, outcome: Ok(&run.replies) };
+            let (id, mark) = (run.number, run.mark());
+            let answer = Answer { id, mark, outcome: Ok(&run.replies) };
             self.peers.send(ReplicaId(run.session), Frame::ForwardAnswer(answer.encode()));
         }
     }

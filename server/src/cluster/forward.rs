@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! forward:  | id (8) | protocol (1) | reserved (3) | count (4) | len (4) payload | ...
-//! answer:   | id (8) | outcome (1)  | reserved (7) | replies
+//! answer:   | id (8) | outcome (1)  | reserved (7) | index (8) | term (8) | replies
 //! ```
 //!
 //! Little-endian. The outcome is 0 if the entries were executed, and the replies are the client's; it
 //! is 1 if nothing was proposed, and the replies are a reason, which the follower answers as retryable.
+//! Index and term are those of the last entry, for who asks later how far it has come; else 0.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use strandline_engine::Index;
 use strandline_replication::ReplicaId;
 
+use super::question::Mark;
 use crate::machine::UNKNOWN_REPLY;
 use crate::resp::Protocol;
 use crate::submission::{Mailbox, Run};
@@ -27,7 +30,7 @@ const LAST_ANSWERS_MAX: Duration = Duration::from_millis(150);
 /// The most entries of one forward: as many as a run may have.
 const COUNT_MAX: usize = 1 << 16;
 const FORWARD_HEADER_LEN: usize = 16;
-const ANSWER_HEADER_LEN: usize = 16;
+const ANSWER_HEADER_LEN: usize = 32;
 
 /// A run on its way to the leader.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub(super) struct Forward {
 pub(super) struct Answer<'a> {
     /// Of the forward.
     pub(super) id: u64,
+    /// Where its last entry stands.
+    pub(super) mark: Mark,
     /// The replies, or why nothing was proposed.
     pub(super) outcome: Result<&'a [u8], &'a [u8]>,
 }
@@ -147,6 +152,8 @@ impl<'a> Answer<'a> {
         let mut bytes = Vec::with_capacity(ANSWER_HEADER_LEN + text.len());
         bytes.extend_from_slice(&self.id.to_le_bytes());
         bytes.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&self.mark.index.0.to_le_bytes());
+        bytes.extend_from_slice(&self.mark.term.to_le_bytes());
         bytes.extend_from_slice(text);
         bytes
     }
@@ -154,12 +161,13 @@ impl<'a> Answer<'a> {
     /// None if the bytes are no answer.
     pub(super) fn decode(bytes: &'a [u8]) -> Option<Answer<'a>> {
         let (header, text) = bytes.split_first_chunk::<ANSWER_HEADER_LEN>()?;
-        let outcome = match header[8..] {
+        let outcome = match header[8..16] {
             [0, 0, 0, 0, 0, 0, 0, 0] => Ok(text),
             [1, 0, 0, 0, 0, 0, 0, 0] => Err(text),
             _ => return None,
         };
-        Some(Answer { id: u64_at(header, 0), outcome })
+        let mark = Mark { index: Index(u64_at(header, 16)), term: u64_at(header, 24) };
+        Some(Answer { id: u64_at(header, 0), mark, outcome })
     }
 }
 
@@ -192,8 +200,9 @@ mod tests {
             assert_eq!(Forward::decode(&bytes[..len]), None);
         }
         for outcome in [Ok(&b"+OK\r\n"[..]), Err(&b"no"[..])] {
-            let bytes = Answer { id: 7, outcome }.encode();
-            assert_eq!(Answer::decode(&bytes), Some(Answer { id: 7, outcome }));
+            let mark = Mark { index: Index(9), term: 1 << 33 };
+            let bytes = Answer { id: 7, mark, outcome }.encode();
+            assert_eq!(Answer::decode(&bytes), Some(Answer { id: 7, mark, outcome }));
             assert_eq!(Answer::decode(&bytes[..ANSWER_HEADER_LEN - 1]), None);
         }
     }

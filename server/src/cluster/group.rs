@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Frame;
 use super::nodes::{Node, Nodes};
+use super::question::{Mark, Spread};
 use crate::submission::Run;
 
 /// Bytes of peers' frames that wait for the replica at the most. More are dropped, which costs the
@@ -25,6 +26,8 @@ pub enum Input {
     Propose(Proposal),
     /// A linearizable read: told when the state may be read.
     Read(oneshot::Sender<Result<(), String>>),
+    /// How far the write at this mark has come; told nothing if nobody can tell now.
+    Question(Mark, oneshot::Sender<Option<Spread>>),
     /// What a peer has sent.
     Frame(ReplicaId, Frame),
     /// A peer's end of a connection was closed.
@@ -130,6 +133,18 @@ impl Group {
         let (sender, receiver) = oneshot::channel();
         self.send(Input::Read(sender));
         receiver.await.unwrap_or_else(|_| Err(STOPPING.into()))
+    }
+
+    /// How far the write at `mark` has come, according to whoever leads; none if nobody can tell now.
+    pub async fn spread(&self, mark: Mark) -> Option<Spread> {
+        // The board is as old as a tick, and what is durable somewhere stays so.
+        let known = self.status().and_then(|status| Spread::of(&status, mark));
+        if known.is_some() {
+            return known;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.send(Input::Question(mark, sender));
+        receiver.await.unwrap_or(None)
     }
 
     /// Asks for something, and waits for what becomes of it.

@@ -19,6 +19,7 @@ pub mod link;
 pub mod members;
 pub mod nodes;
 pub mod peers;
+pub mod question;
 pub mod secret;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -74,6 +74,8 @@ pub enum Next {
     Replicas {
         /// How many.
         wanted: usize,
+        /// Whether the leader's own disk is asked for as well, and must have it; part of the answer then.
+        local: Option<bool>,
         /// How long to wait.
         timeout_ms: u64,
     },

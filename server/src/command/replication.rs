@@ -7,7 +7,7 @@ use strandline_replication::{Doubt, PeerStatus, ReplicaId, Role, Status};
 use super::{Next, member, numbers, primary_backup};
 use crate::backup::order::Wish;
 use crate::backup::standing_file::Target;
-use crate::cluster::group::{Command, Group};
+use crate::cluster::group::Command;
 use crate::cluster::nodes::{Node, Nodes};
 use crate::refusal::{Failure, Refusal};
 use crate::resp::{Args, Reply};
@@ -164,17 +164,12 @@ pub(super) fn wait(
     let wanted = numbers::integer(args.at(1))?;
     let timeout_ms = timeout(args.at(2))?;
     let _ = reply;
-    if connection.server.store.standing().follows().is_some() {
-        let text = "ERR WAIT cannot be used with replica instances. Please also note that since Redis \
-                    4.0 if a replica is configured to be writable (which is not the default) writes to \
-                    replicas are just local and are not propagated.";
-        return Err(Refusal::other(text).into());
-    }
+    refuse_backups(connection, "WAIT")?;
     let wanted = usize::try_from(wanted).unwrap_or(0);
-    Ok(Next::Replicas { wanted, timeout_ms })
+    Ok(Next::Replicas { wanted, local: None, timeout_ms })
 }
 
-/// `WAITAOF local replicas timeout`: answers when everything acknowledged is on this disk.
+/// `WAITAOF local replicas timeout`: the same, and whether the disk of who leads has it.
 pub(super) fn waitaof(
     connection: &mut Connection<'_>,
     args: Args<'_>,
@@ -184,29 +179,27 @@ pub(super) fn waitaof(
     if !(0..=1).contains(&local) {
         return Err(Refusal::other("ERR value is out of range, must be between 0 and 1").into());
     }
-    numbers::integer(args.at(2))?;
-    timeout(args.at(3))?;
-    let store = &connection.server.store;
-    let replicas = match store.group() {
-        Some(group) => replicas_with(group, 0),
-        None => store.shared().feeds.having(store.db().applied()),
-    };
-    reply.array(2);
-    reply.integer(1);
-    reply.integer(i64::try_from(replicas).unwrap_or(i64::MAX));
-    Ok(Next::Sync)
+    let wanted = numbers::integer(args.at(2))?;
+    let timeout_ms = timeout(args.at(3))?;
+    let _ = reply;
+    refuse_backups(connection, "WAITAOF")?;
+    let wanted = usize::try_from(wanted).unwrap_or(0);
+    Ok(Next::Replicas { wanted, local: Some(local == 1), timeout_ms })
 }
 
-/// How many other nodes have everything up to `index`, on their disks. A follower knows only that the
-/// majority has what is committed.
-pub fn replicas_with(group: &Group, index: u64) -> usize {
-    let Some(status) = group.status() else { return 0 };
-    match status.role {
-        Role::Leader => {
-            data(&group.nodes(), &status).iter().filter(|(_, peer)| peer.matched.0 >= index).count()
-        }
-        _ => group.nodes().all().count() / 2,
+/// A backup takes no writes, so there is nothing to wait for.
+fn refuse_backups(connection: &Connection<'_>, name: &str) -> std::result::Result<(), Refusal> {
+    if connection.server.store.standing().follows().is_none() {
+        return Ok(());
     }
+    Err(Refusal::Other(
+        format!(
+            "ERR {name} cannot be used with replica instances. Please also note that since Redis 4.0 if a \
+             replica is configured to be writable (which is not the default) writes to replicas are just \
+             local and are not propagated."
+        )
+        .into(),
+    ))
 }
 
 fn timeout(argument: &[u8]) -> std::result::Result<u64, Refusal> {

@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 
 use crate::client::Client;
 use crate::clock::{self, Randomness};
+use crate::cluster::question::Mark;
 use crate::command::{Handler, Next, table};
 use crate::event_loop::Slot;
 use crate::reader::{Reader, Source};
@@ -116,6 +117,8 @@ pub struct Session {
     /// Replies that are not sent yet.
     output: Vec<u8>,
     collected: Collected,
+    /// Where the last write stands that was answered.
+    mark: Mark,
     /// The number of the last run.
     run_number: u64,
     /// In a cluster, whether the batch's reads may be answered, once that was asked.
@@ -150,6 +153,7 @@ impl Session {
             taken: 0,
             output: Vec::new(),
             collected: Collected::default(),
+            mark: Mark::default(),
             run_number: 0,
             readable: None,
             view: None,

@@ -133,7 +133,10 @@ impl Session {
             return self.refused(*refused, count);
         }
         match tokio::time::timeout(self.server.write_timeout(), self.slot.finished()).await {
-            Ok(run) => run.replies,
+            Ok(run) => {
+                self.mark = self.mark.max(run.mark());
+                run.replies
+            }
             Err(_) => {
                 let unknown = u64::try_from(count).unwrap_or(u64::MAX);
                 self.server.stats.unknown_outcomes.fetch_add(unknown, Ordering::Relaxed);

@@ -3,17 +3,23 @@
 
 use std::time::{Duration, Instant};
 
-use strandline_engine::Index;
-
 use super::Session;
 use crate::backup::order;
 use crate::clock;
-use crate::command::{Next, replication};
+use crate::cluster::question::{Mark, Spread};
+use crate::command::Next;
 use crate::resp::Reply;
 
 /// The answer to a read that no majority has confirmed in time.
 const UNCONFIRMED: &str =
     "CLUSTERDOWN no majority of the nodes answers in time: not read; try again";
+
+/// The answer to how many have a write, where who leads is not known or does not answer.
+const NOBODY_TELLS: &str =
+    "CLUSTERDOWN no node that leads can be asked how many others have it: try again";
+
+/// How long the leader may take to say how far a write has come.
+const ASK_MAX: Duration = Duration::from_millis(250);
 
 /// How often to look whether replicas have caught up.
 const LOOK: Duration = Duration::from_millis(2);
@@ -36,10 +42,18 @@ impl Session {
                 }
                 true
             }
-            Next::Replicas { wanted, timeout_ms } => {
-                let count = self.wait_for_replicas(wanted, timeout_ms).await;
-                let mut reply = Reply::new(&mut self.output, self.state.protocol);
-                reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
+            Next::Replicas { wanted, local, timeout_ms } => {
+                match self.wait_for_replicas(wanted, local == Some(true), timeout_ms).await {
+                    Some(spread) => {
+                        let mut reply = Reply::new(&mut self.output, self.state.protocol);
+                        if local.is_some() {
+                            reply.array(2);
+                            reply.integer(i64::from(spread.on_leader));
+                        }
+                        reply.count(spread.replicas);
+                    }
+                    None => self.answer_error(NOBODY_TELLS),
+                }
                 true
             }
             Next::Command(command) => {
@@ -82,24 +96,42 @@ impl Session {
         }
     }
 
-    /// Waits until so many replicas have what is applied now, no longer than `timeout_ms` unless that
-    /// is 0; returns how many have.
-    async fn wait_for_replicas(&self, wanted: usize, timeout_ms: u64) -> usize {
+    /// Waits until so many replicas, and the leader if `on_leader`, have what is applied now and what
+    /// this client has written, no longer than `timeout_ms` unless that is 0; returns who has. None if
+    /// nobody who leads could be asked.
+    async fn wait_for_replicas(
+        &self,
+        wanted: usize,
+        on_leader: bool,
+        timeout_ms: u64,
+    ) -> Option<Spread> {
         let store = &self.server.store;
         // Backups are sent what is on disk.
         store.request_sync();
-        let index = store.db().applied().0;
-        let began = Instant::now();
+        let mark = self.mark.max(Mark { index: store.db().applied(), term: 0 });
+        let deadline = (timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(timeout_ms));
+        let mut known = None;
         loop {
-            let count = match store.group() {
-                Some(group) => replication::replicas_with(group, index),
-                None => store.shared().feeds.having(Index(index)),
-            };
-            let is_late = timeout_ms > 0 && began.elapsed() >= Duration::from_millis(timeout_ms);
-            if count >= wanted || is_late || self.server.shutdown.is_asked() {
-                return count;
+            known = self.spread(mark).await.or(known);
+            let has_come =
+                |spread: Spread| spread.replicas >= wanted && (spread.on_leader || !on_leader);
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if known.is_some_and(has_come) || is_late || self.server.shutdown.is_asked() {
+                return known;
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Who has everything up to `mark`; none if nobody can tell now.
+    async fn spread(&self, mark: Mark) -> Option<Spread> {
+        let store = &self.server.store;
+        let Some(group) = store.group() else {
+            let replicas = store.shared().feeds.having(mark.index);
+            let on_leader = store.db().durable() >= mark.index;
+            return Some(Spread { on_leader, replicas });
+        };
+        // A leader that is cut off does not answer: then another one is asked, as soon as there is one.
+        tokio::time::timeout(ASK_MAX, group.spread(mark)).await.unwrap_or(None)
     }
 }

@@ -81,6 +81,13 @@ impl Cluster {
         }
     }
 
+    /// SIGSTOP, or SIGCONT.
+    pub(crate) fn signal(&self, place: usize, name: &str) {
+        let child = self.children[place].as_ref().unwrap();
+        let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     pub(crate) fn client(&self, place: usize) -> Client {
         Client::connect(self.ports[place]).unwrap()
     }

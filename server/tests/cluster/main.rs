@@ -4,3 +4,4 @@
 
 mod forming;
 mod harness;
+mod waiting;

@@ -27,6 +27,9 @@ pub const BODY_LEN_MAX: usize = 97 << 20;
 /// The longest status: a few numbers for each of the nodes.
 pub const STATUS_LEN_MAX: usize = 1 << 20;
 
+/// The longest question, and the longest answer to one.
+const QUESTION_LEN_MAX: usize = 24;
+
 const KIND: usize = 4;
 const RESERVED: usize = KIND + 1;
 
@@ -36,6 +39,8 @@ const FORWARD: u8 = 2;
 const FORWARD_ANSWER: u8 = 3;
 const STATUS: u8 = 4;
 const BOOK: u8 = 5;
+const QUESTION: u8 = 6;
+const QUESTION_ANSWER: u8 = 7;
 
 /// What one node sends to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +56,10 @@ pub enum Frame {
     Status(Vec<u8>),
     /// Where the nodes are reached; see [`book`](crate::cluster::book).
     Book(Vec<u8>),
+    /// How far a write has come; see [`question`](crate::cluster::question).
+    Question(Vec<u8>),
+    /// The answer.
+    QuestionAnswer(Vec<u8>),
 }
 
 impl Frame {
@@ -60,7 +69,9 @@ impl Frame {
         | Frame::Forward(body)
         | Frame::ForwardAnswer(body)
         | Frame::Status(body)
-        | Frame::Book(body)) = self;
+        | Frame::Book(body)
+        | Frame::Question(body)
+        | Frame::QuestionAnswer(body)) = self;
         body
     }
 
@@ -76,6 +87,8 @@ impl Frame {
             Frame::ForwardAnswer(_) => FORWARD_ANSWER,
             Frame::Status(_) => STATUS,
             Frame::Book(_) => BOOK,
+            Frame::Question(_) => QUESTION,
+            Frame::QuestionAnswer(_) => QUESTION_ANSWER,
         }
     }
 
@@ -86,6 +99,8 @@ impl Frame {
             FORWARD_ANSWER => Frame::ForwardAnswer,
             STATUS => Frame::Status,
             BOOK => Frame::Book,
+            QUESTION => Frame::Question,
+            QUESTION_ANSWER => Frame::QuestionAnswer,
             _ => return None,
         };
         Some(frame(body.to_vec()))
@@ -98,6 +113,7 @@ fn len_max(kind: u8) -> usize {
         BEAT => 0,
         STATUS => STATUS_LEN_MAX,
         BOOK => BOOK_LEN_MAX,
+        QUESTION | QUESTION_ANSWER => QUESTION_LEN_MAX,
         _ => BODY_LEN_MAX,
     }
 }
@@ -211,7 +227,7 @@ impl Opener {
         let number = self.tags.number;
         let refused = |reason| Err(Error::Frame { number, reason });
         let kind = header[KIND];
-        if kind > BOOK {
+        if kind > QUESTION_ANSWER {
             return refused("its kind is unknown");
         }
         if header[RESERVED..] != [0; HEADER_LEN - RESERVED] {
@@ -305,11 +321,13 @@ mod tests {
     #[test]
     fn a_header_that_no_node_sends_is_refused_before_its_body_comes() {
         for (header, expected) in [
-            ([0, 0, 0, 0, 6, 0, 0, 0], "kind is unknown"),
+            ([0, 0, 0, 0, 8, 0, 0, 0], "kind is unknown"),
             ([0, 0, 0, 0, 1, 0, 0, 1], "reserved"),
             ([1, 0, 16, 6, 1, 0, 0, 0], "too long"),
             ([1, 0, 16, 0, 4, 0, 0, 0], "too long"),
             ([1, 0, 1, 0, 5, 0, 0, 0], "too long"),
+            ([25, 0, 0, 0, 6, 0, 0, 0], "too long"),
+            ([25, 0, 0, 0, 7, 0, 0, 0], "too long"),
             ([1, 0, 0, 0, 0, 0, 0, 0], "too long"),
         ] {
             let error = Opener::new(None).open(&header).unwrap_err().to_string();
