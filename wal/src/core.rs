@@ -44,6 +44,8 @@ pub(crate) struct InUse {
     pub offsets: Vec<(Lsn, u64)>,
     /// Position after the last record that counts; later ones are void. `None` while active.
     pub end: Option<Lsn>,
+    /// Shared by all that describe this use of the file: see [`is_read`](Self::is_read).
+    readers: Arc<()>,
 }
 
 /// How far apart the groups are whose places are kept, in bytes, at the most: 16 KiB of memory for a
@@ -53,6 +55,28 @@ const INDEX_STEP_MAX: u64 = 64 << 10;
 const INDEX_LEN: u64 = 1024;
 
 impl InUse {
+    pub(crate) fn new(
+        segment: Segment,
+        header: SegmentHeader,
+        offsets: Vec<(Lsn, u64)>,
+        end: Option<Lsn>,
+    ) -> Self {
+        Self { segment, header, offsets, end, readers: Arc::new(()) }
+    }
+
+    /// The same use of the same file, which ends elsewhere.
+    pub(crate) fn ending_at(&self, end: Lsn) -> Self {
+        let (segment, offsets, readers) =
+            (self.segment.clone(), self.offsets.clone(), self.readers.clone());
+        Self { segment, header: self.header, offsets, end: Some(end), readers }
+    }
+
+    /// Whether anybody but the log itself holds this, or an earlier description of the same use of the file: a
+    /// reader, or whoever keeps the records that it gave. They have it mapped, so it must not be written.
+    pub(crate) fn is_read(this: &Arc<Self>) -> bool {
+        Arc::strong_count(this) > 1 || Arc::strong_count(&this.readers) > 1
+    }
+
     /// Where the groups end: what lies behind that is the footer's, and may be written.
     pub(crate) fn groups_end(&self) -> u64 {
         self.segment.groups_end()
@@ -417,7 +441,7 @@ impl Core {
             trimmed: self.trimmed,
             previous: active.or(sealed).unwrap_or(0),
         };
-        let next = InUse { segment, header, offsets: Vec::new(), end: None };
+        let next = InUse::new(segment, header, Vec::new(), None);
         let mut ended = std::mem::replace(&mut self.active, next);
         ended.end = Some(first);
         if counts {

@@ -228,7 +228,7 @@ impl Reader {
             if group.end() > self.next {
                 self.sealed = Some((in_use.clone(), map.clone(), offset));
                 let end = in_use.end;
-                let mut records = self.records(MapOwner(map), body, &group);
+                let mut records = self.records(MapOwner { map, _in_use: in_use.clone() }, body, &group);
                 records.end = records.end.min(end.unwrap_or(records.end));
                 if records.end <= self.next {
                     return Err(Error::Corruption {
@@ -268,11 +268,15 @@ impl Reader {
     }
 }
 
-struct MapOwner(Map);
+/// A mapped segment, which is not used again while this holds it.
+struct MapOwner {
+    map: Map,
+    _in_use: Arc<InUse>,
+}
 
 impl AsRef<[u8]> for MapOwner {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }
 

@@ -302,7 +302,7 @@ pub(crate) fn recover(
         bytes_rewritten: proof.bytes_rewritten,
         last,
     };
-    let mut in_use = InUse { segment: active, header, offsets: Vec::new(), end: None };
+    let mut in_use = InUse::new(active, header, Vec::new(), None);
     scan.offsets.iter().for_each(|(first, offset)| in_use.note_group(*first, *offset));
     let start = Start {
         log_id: header.log_id,
@@ -373,7 +373,7 @@ fn create(
     let start = Start {
         log_id,
         sealed: VecDeque::new(),
-        active: InUse { segment, header, offsets: Vec::new(), end: None },
+        active: InUse::new(segment, header, Vec::new(), None),
         next_offset: GROUPS_START,
         chain: 0,
         incarnation: 1,

@@ -347,7 +347,7 @@ impl crate::core::Core {
         let exchanged = |in_use: &Arc<InUse>| {
             let (header, end) = (in_use.header, in_use.end);
             let (segment, offsets) = (segment.clone(), offsets.to_vec());
-            Arc::new(InUse { segment, header, offsets, end })
+            Arc::new(InUse::new(segment, header, offsets, end))
         };
         for in_use in self.sealed.iter_mut().chain(&mut self.held) {
             if in_use.segment.id == segment.id {

@@ -36,12 +36,7 @@ impl Core {
         if let Some(newest) = self.sealed.back()
             && self.active.header.first > last
         {
-            let bounded = InUse {
-                segment: newest.segment.clone(),
-                header: newest.header,
-                offsets: newest.offsets.clone(),
-                end: Some(last.next()),
-            };
+            let bounded = newest.ending_at(last.next());
             self.sealed.pop_back();
             self.sealed.push_back(Arc::new(bounded));
         }
@@ -84,10 +79,7 @@ impl Core {
     /// The reset is durable: the files of the old log may become spares.
     pub(crate) fn finish_reset(&mut self, old: Vec<Arc<InUse>>) {
         let first = self.active.header.first;
-        self.held.extend(old.into_iter().map(|in_use| {
-            let (segment, header) = (in_use.segment.clone(), in_use.header);
-            Arc::new(InUse { segment, header, offsets: Vec::new(), end: Some(first) })
-        }));
+        self.held.extend(old.into_iter().map(|in_use| Arc::new(in_use.ending_at(first))));
     }
 
     /// Drops sealed segments all of whose records are at or before `lsn`.
@@ -116,7 +108,7 @@ impl Core {
         let mut held = Vec::new();
         for in_use in self.held.drain(..) {
             let end = in_use.end.expect("a trimmed segment was sealed");
-            if Arc::strong_count(&in_use) > 1 {
+            if InUse::is_read(&in_use) {
                 held.push(in_use);
             } else if in_use.segment.len == self.options.segment_size
                 && self.spares.len() < spares_max

@@ -4,9 +4,9 @@
 //! as large as it may be, refuses an append before it is accepted. Both end by themselves: when there
 //! is room on the disk, when the log is trimmed, when a reader lets go of a segment.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
-use crate::core::Core;
+use crate::core::{Core, InUse};
 use crate::segment::SegmentId;
 use crate::wal::{Shared, State};
 use crate::{Error, Result, preparer};
@@ -36,7 +36,7 @@ impl Core {
 
     /// Trimmed segments that readers hold.
     pub(crate) fn segments_read(&self) -> usize {
-        self.held.iter().filter(|in_use| Arc::strong_count(in_use) > 1).count()
+        self.held.iter().filter(|in_use| InUse::is_read(in_use)).count()
     }
 
     /// Whether one more file would make the log larger than it may be.

@@ -174,7 +174,7 @@ pub(crate) fn arrange(
         let (segment, header) = (segment.clone(), *header);
         let offsets = places(&segment, &header, &next);
         survey.bytes_read += FOOTER_LEN;
-        sealed.push_front(Arc::new(InUse { segment, header, offsets, end: Some(next.first) }));
+        sealed.push_front(Arc::new(InUse::new(segment, header, offsets, Some(next.first))));
         next = header;
     }
     let SegmentHeader { first: end, previous, .. } = next;
