@@ -19,6 +19,7 @@
 pub mod chart;
 pub mod comparison;
 pub mod corruption;
+mod crowd;
 pub mod device;
 mod error;
 pub mod page;

@@ -1,5 +1,5 @@
 //! Many threads that write to a store, each waiting for its own write: the closed loop behind the
-//! rows `append` and `put`.
+//! rows `append` and `put`. Connections to servers need no thread each: see [`crowd`](crate::crowd).
 //!
 //! Before a turn the file system is synced (what the one before has left dirty must not be written on
 //! this one's time), the threads warm up, then the clock runs. Each thread keeps
@@ -9,6 +9,7 @@
 //!
 //! Left out: a given rate (`strandline bench --rate`), and reading.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tempfile::TempDir;
 
+use crate::crowd;
 use crate::device::Counters;
 use crate::random::Random;
 use crate::rounds::{Contestant, QUANTILES, Turn};
@@ -48,6 +50,12 @@ pub trait Store: Sync {
     ///
     /// If there can be no more.
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>>;
+
+    /// A connection, for stores in other processes: one thread drives all of them then, because on a small
+    /// machine a thread for each would cost more than the servers.
+    fn connection(&self) -> Option<Result<Box<dyn Connection>>> {
+        None
+    }
 }
 
 /// One thread's way to write.
@@ -58,6 +66,35 @@ pub trait Writer {
     ///
     /// If the write was refused or its outcome is unknown.
     fn write(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()>;
+}
+
+/// A connection to a store in another process: one write at a time.
+pub trait Connection: Send {
+    /// What is readable when there is an answer.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Sends a write.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be sent.
+    fn begin(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()>;
+
+    /// Takes what has come, and waits if nothing has; whether that was the rest of the answer to what was
+    /// sent last.
+    ///
+    /// # Errors
+    ///
+    /// If the write was refused or its outcome is unknown.
+    fn end(&mut self) -> Result<bool>;
+}
+
+impl Writer for Box<dyn Connection> {
+    fn write(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
+        self.begin(key, value)?;
+        while !self.end()? {}
+        Ok(())
+    }
 }
 
 /// A store that can be opened.
@@ -142,16 +179,27 @@ fn sync_file_system(dir: &Path) -> Result<()> {
 /// If a store panics.
 pub fn drive(store: &dyn Store, shape: Shape, turn: u64, dir: &Path) -> Result<Turn> {
     let phase = AtomicU8::new(WARMING_UP);
-    let start = Barrier::new(shape.threads + 1);
+    let connections: Option<Vec<_>> = (0..shape.threads).map(|_| store.connection()).collect();
+    let drivers = if connections.is_some() { 1 } else { shape.threads };
+    let start = Barrier::new(drivers + 1);
     let (results, elapsed, device) = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..shape.threads)
-            .map(|thread| {
-                let (phase, start) = (&phase, &start);
-                let number = u64::try_from(thread).expect("few threads");
-                let load = Load::new((turn << 32) + number, shape.value_len);
-                scope.spawn(move || run_thread(store, thread, load, phase, start))
-            })
-            .collect();
+        let (phase, start) = (&phase, &start);
+        let load = |number: usize| {
+            let number = u64::try_from(number).expect("few threads");
+            Load::new((turn << 32) + number, shape.value_len)
+        };
+        let threads: Vec<_> = match connections {
+            Some(connections) => {
+                let load = load(0);
+                vec![scope.spawn(move || crowd::run(connections, load, phase, start))]
+            }
+            None => (0..drivers)
+                .map(|thread| {
+                    let load = load(thread);
+                    scope.spawn(move || run_thread(store, thread, load, phase, start))
+                })
+                .collect(),
+        };
         start.wait();
         std::thread::sleep(shape.duration / WARM_UP_PART);
         let before = Counters::of(dir);
@@ -202,16 +250,24 @@ fn run_thread(
         let (key, value) = load.next_pair();
         writer.write(&key, value)?;
         let now = Instant::now();
-        match phase.load(Ordering::Relaxed) {
-            WARMING_UP => {}
-            COUNTING => {
-                let nanos = u64::try_from((now - before).as_nanos()).unwrap_or(LATENCY_MAX_NS);
-                latencies.saturating_record(nanos.max(1));
-            }
-            _ => return Ok(latencies),
+        if !note(&mut latencies, phase, now - before) {
+            return Ok(latencies);
         }
         before = now;
     }
+}
+
+/// Records a latency if the clock runs; whether to go on.
+pub(crate) fn note(latencies: &mut Histogram<u64>, phase: &AtomicU8, took: Duration) -> bool {
+    match phase.load(Ordering::Relaxed) {
+        WARMING_UP => {}
+        COUNTING => {
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(LATENCY_MAX_NS);
+            latencies.saturating_record(nanos.max(1));
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// Keys and values, different ones for every seed.
@@ -247,7 +303,7 @@ pub fn key(number: u64) -> [u8; KEY_LEN] {
     key
 }
 
-fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX_NS, 2).expect("the bounds are in order")
 }
 

@@ -228,7 +228,8 @@ impl Reader {
             if group.end() > self.next {
                 self.sealed = Some((in_use.clone(), map.clone(), offset));
                 let end = in_use.end;
-                let mut records = self.records(MapOwner { map, _in_use: in_use.clone() }, body, &group);
+                let mut records =
+                    self.records(MapOwner { map, _in_use: in_use.clone() }, body, &group);
                 records.end = records.end.min(end.unwrap_or(records.end));
                 if records.end <= self.next {
                     return Err(Error::Corruption {

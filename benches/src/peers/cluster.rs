@@ -1,19 +1,20 @@
 //! Three replicas on this machine, as processes of their own: ours and etcd's, driven alike.
 //!
-//! A thread of the load is a connection that waits for each of its writes. All connections go to the
+//! A connection of the load waits for each of its writes; one thread drives all of them. They go to the
 //! leader, which is best for both. What is acknowledged is on the disks of a majority: that is how both
 //! come.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::grpc;
-use crate::workload::{KEY_LEN, Opener, Store, Writer};
+use crate::workload::{Connection, KEY_LEN, Opener, Store, Writer};
 use crate::{Error, Result};
 
 /// How many replicas.
@@ -63,7 +64,7 @@ struct Replicas {
     _processes: Processes,
     leader: SocketAddr,
     durable_by: String,
-    connect: fn(SocketAddr) -> Result<Box<dyn Writer>>,
+    connect: fn(SocketAddr) -> Result<Box<dyn Connection>>,
 }
 
 impl Store for Replicas {
@@ -72,7 +73,11 @@ impl Store for Replicas {
     }
 
     fn writer(&self, _: usize) -> Result<Box<dyn Writer + '_>> {
-        (self.connect)(self.leader)
+        Ok(Box::new((self.connect)(self.leader)?))
+    }
+
+    fn connection(&self) -> Option<Result<Box<dyn Connection>>> {
+        Some((self.connect)(self.leader))
     }
 }
 
@@ -131,7 +136,7 @@ fn open_ours(dir: &Path, count: usize) -> Result<Box<dyn Store>> {
             && client.ask(&[b"SET", b"ready", b"yes"])?.starts_with(b"+OK"))
     })?;
     let durable_by = super::strandline::durable_by(dir)?;
-    let connect = |address| -> Result<Box<dyn Writer>> {
+    let connect = |address| -> Result<Box<dyn Connection>> {
         let client = Redis::open(address).map_err(Error::io("connect to", "strandline"))?;
         Ok(Box::new(client))
     };
@@ -154,6 +159,14 @@ impl Redis {
 
     /// Asks, and returns what comes in one piece.
     fn ask(&mut self, arguments: &[&[u8]]) -> std::io::Result<Vec<u8>> {
+        self.send(arguments)?;
+        let mut answer = vec![0; 4096];
+        let len = self.stream.read(&mut answer)?;
+        answer.truncate(len);
+        Ok(answer)
+    }
+
+    fn send(&mut self, arguments: &[&[u8]]) -> std::io::Result<()> {
         self.out.clear();
         write!(self.out, "*{}\r\n", arguments.len())?;
         for argument in arguments {
@@ -161,20 +174,24 @@ impl Redis {
             self.out.extend_from_slice(argument);
             self.out.extend_from_slice(b"\r\n");
         }
-        self.stream.write_all(&self.out)?;
-        let mut answer = vec![0; 4096];
-        let len = self.stream.read(&mut answer)?;
-        answer.truncate(len);
-        Ok(answer)
+        self.stream.write_all(&self.out)
     }
 }
 
-impl Writer for Redis {
-    fn write(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
-        let answer = self.ask(&[b"SET", key, value]);
-        let answer = answer.map_err(Error::store("strandline", "set"))?;
-        match answer.as_slice() {
-            b"+OK\r\n" => Ok(()),
+impl Connection for Redis {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    fn begin(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
+        self.send(&[b"SET", key, value]).map_err(Error::store("strandline", "set"))
+    }
+
+    fn end(&mut self) -> Result<bool> {
+        let mut answer = [0; 256];
+        let len = self.stream.read(&mut answer).map_err(Error::store("strandline", "set"))?;
+        match &answer[..len] {
+            b"+OK\r\n" => Ok(true),
             other => {
                 Err(Error::store("strandline", "set")(String::from_utf8_lossy(other).into_owned()))
             }
@@ -209,7 +226,7 @@ fn open_etcd(dir: &Path) -> Result<Box<dyn Store>> {
         let member = grpc::number_field(header, 2);
         Ok(member.is_some() && member == grpc::number_field(&answer, 4))
     })?;
-    let connect = |address| -> Result<Box<dyn Writer>> {
+    let connect = |address| -> Result<Box<dyn Connection>> {
         let client = grpc::Connection::open(address, "/etcdserverpb.KV/Put");
         Ok(Box::new(Etcd(client.map_err(Error::io("connect to", "etcd"))?)))
     };
@@ -220,11 +237,19 @@ fn open_etcd(dir: &Path) -> Result<Box<dyn Store>> {
 /// A client of etcd.
 struct Etcd(grpc::Connection);
 
-impl Writer for Etcd {
-    fn write(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
+impl Connection for Etcd {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.descriptor()
+    }
+
+    fn begin(&mut self, key: &[u8; KEY_LEN], value: &[u8]) -> Result<()> {
         let mut message = Vec::with_capacity(KEY_LEN + value.len() + 8);
         grpc::bytes_field(&mut message, 1, key);
         grpc::bytes_field(&mut message, 2, value);
-        self.0.call(&message).map(|_| ()).map_err(Error::store("etcd", "put"))
+        self.0.begin(&message).map_err(Error::store("etcd", "put"))
+    }
+
+    fn end(&mut self) -> Result<bool> {
+        self.0.end().map(|answer| answer.is_some()).map_err(Error::store("etcd", "put"))
     }
 }

@@ -7,6 +7,7 @@
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     /// Of the next call.
     number: u32,
     buffer: Vec<u8>,
+    /// What has come of the answer.
+    answer: Vec<u8>,
     headers: Vec<u8>,
     out: Vec<u8>,
 }
@@ -63,13 +66,29 @@ impl Connection {
                 headers.extend_from_slice(text.as_bytes());
             }
         }
-        let mut connection = Connection { stream, number: 1, buffer: Vec::new(), headers, out };
+        let mut connection =
+            Connection { stream, number: 1, buffer: Vec::new(), answer: Vec::new(), headers, out };
         connection.flush()?;
         Ok(connection)
     }
 
     /// Calls with this message; returns the one that comes back.
     pub(super) fn call(&mut self, message: &[u8]) -> Result<Vec<u8>> {
+        self.begin(message)?;
+        loop {
+            if let Some(answer) = self.end()? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// What is readable when something has come.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Sends a call.
+    pub(super) fn begin(&mut self, message: &[u8]) -> Result<()> {
         let number = self.number;
         if number >= STREAM_MAX {
             return Err(Error::other("too many calls on one connection"));
@@ -81,26 +100,38 @@ impl Connection {
         body.extend_from_slice(&len.to_be_bytes());
         body.extend_from_slice(message);
         frame(&mut self.out, DATA, END_STREAM, number, &body);
-        self.flush()?;
-        let mut answer = Vec::new();
-        loop {
-            let (kind, flags, stream, payload) = self.next_frame()?;
+        self.flush()
+    }
+
+    /// Takes what has come, and waits if nothing has; the answer to the call that was sent last, if that was
+    /// the rest of it.
+    pub(super) fn end(&mut self) -> Result<Option<Vec<u8>>> {
+        let number = self.number - 2;
+        let mut chunk = [0; 4096];
+        match self.stream.read(&mut chunk)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => self.buffer.extend_from_slice(&chunk[..count]),
+        }
+        let mut has_ended = false;
+        while let Some((kind, flags, stream, payload)) = self.next_frame() {
             match kind {
-                DATA if stream == number => answer.extend_from_slice(&payload),
+                DATA if stream == number => self.answer.extend_from_slice(&payload),
                 RESET if stream == number => return Err(Error::other("the call was reset")),
                 GO_AWAY => return Err(Error::other("the server ends the connection")),
                 SETTINGS if flags & ACK == 0 => frame(&mut self.out, SETTINGS, ACK, 0, &[]),
                 PING if flags & ACK == 0 => frame(&mut self.out, PING, ACK, 0, &payload),
                 _ => {}
             }
-            self.flush()?;
-            if stream == number && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-                break;
-            }
+            has_ended |=
+                stream == number && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
+        }
+        self.flush()?;
+        if !has_ended {
+            return Ok(None);
         }
         // A flag and a length stand before the message.
-        match answer.split_at_checked(5) {
-            Some((_, message)) => Ok(message.to_vec()),
+        match std::mem::take(&mut self.answer).split_at_checked(5) {
+            Some((_, message)) => Ok(Some(message.to_vec())),
             None => Err(Error::other("the call was refused")),
         }
     }
@@ -113,24 +144,15 @@ impl Connection {
         Ok(())
     }
 
-    fn next_frame(&mut self) -> Result<(u8, u8, u32, Vec<u8>)> {
-        let header: [u8; FRAME_HEADER_LEN] =
-            self.take(FRAME_HEADER_LEN)?.try_into().expect("taken");
+    /// The next whole frame of what has come.
+    fn next_frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let header: [u8; FRAME_HEADER_LEN] = *self.buffer.first_chunk()?;
         let len =
             usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+        let payload = self.buffer.get(FRAME_HEADER_LEN..FRAME_HEADER_LEN + len)?.to_vec();
+        self.buffer.drain(..FRAME_HEADER_LEN + len);
         let stream = u32::from_be_bytes([header[5] & 0x7f, header[6], header[7], header[8]]);
-        Ok((header[3], header[4], stream, self.take(len)?))
-    }
-
-    fn take(&mut self, len: usize) -> Result<Vec<u8>> {
-        while self.buffer.len() < len {
-            let mut chunk = [0; 4096];
-            match self.stream.read(&mut chunk)? {
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
-                count => self.buffer.extend_from_slice(&chunk[..count]),
-            }
-        }
-        Ok(self.buffer.drain(..len).collect())
+        Some((header[3], header[4], stream, payload))
     }
 }
 
