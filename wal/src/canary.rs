@@ -70,6 +70,16 @@ pub const POSITION_NOT_COVERED: u8 = 31;
 pub const HALF_BATCH_VISIBLE: u8 = 32;
 /// The durable watermark does not advance.
 pub const WATERMARK_STANDS_STILL: u8 = 34;
+/// Who was told to lead and came too late lies down where nobody is told alone.
+pub const HEIR_LIES_IN_BUNK: u8 = 35;
+/// Nobody is told to reap when the thread that did it leaves.
+pub const REAPER_NOT_REPLACED: u8 = 36;
+/// An append returns the log's last position, which may be another one's by then.
+pub const PLACE_READ_LATE: u8 = 37;
+/// A segment begins while writes to the one before it are in flight.
+pub const SEGMENT_BEGINS_EARLY: u8 = 38;
+/// What has become durable behind a gap is acknowledged.
+pub const GAP_ACKNOWLEDGED: u8 = 39;
 
 #[cfg(feature = "canary")]
 static ON: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);

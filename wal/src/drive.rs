@@ -10,9 +10,10 @@
 //! reaps again, until its own position is settled. The kernel interrupts the thread that submitted a
 //! write when it completes, so a second one that submits beside it would be woken once more for nothing.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use crate::disk::{DurableWrite, Submitted};
+use crate::sync::{MutexGuard, yield_now};
 use crate::waiters::{Reason, Sleeper};
 use crate::wal::{Shared, State};
 use crate::{Lsn, Result, canary};
@@ -233,7 +234,9 @@ impl Shared {
     pub(crate) fn heir(&self, state: &mut State) -> Option<Arc<Sleeper>> {
         let reaped = state.waiters.reaping && !state.core.is_full_group_ready();
         let writes = state.core.can_write() && !reaped;
-        let reaps = state.waiters.queued > 0 && !state.waiters.reaping;
+        let reaps = state.waiters.queued > 0
+            && !state.waiters.reaping
+            && !canary::is_on(canary::REAPER_NOT_REPLACED);
         if !writes && !reaps {
             return None;
         }
@@ -263,7 +266,7 @@ impl Shared {
                 self.reap();
             } else {
                 drop(state);
-                std::thread::yield_now();
+                yield_now();
             }
         }
     }

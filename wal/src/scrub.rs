@@ -146,7 +146,7 @@ impl Wal {
 }
 
 impl Shared {
-    pub(crate) fn scrubber(&self) -> std::sync::MutexGuard<'_, Scrubber> {
+    pub(crate) fn scrubber(&self) -> crate::sync::MutexGuard<'_, Scrubber> {
         self.scrubber.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -22,9 +22,11 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::Lsn;
-use crate::sync::{Arc, AtomicU8, AtomicU32, Ordering, Thread, current, futex, park, thread_local};
+use crate::canary;
+use crate::sync::{AtomicU8, AtomicU32, Ordering, Thread, current, futex, park, thread_local};
 use crate::ticket::Task;
 
 /// Why a thread was woken.
@@ -208,7 +210,8 @@ impl Waiters {
     /// Who was told to lead and found nothing to do keeps a bed of its own: it may be the first of the
     /// group, and those in the bunk count on it.
     pub(crate) fn add(&mut self, lsn: Lsn, group: Option<Lsn>, was_heir: bool) -> Bed {
-        if let Some(group) = group.filter(|group| *group <= lsn && !was_heir) {
+        let shares = !was_heir || canary::is_on(canary::HEIR_LIES_IN_BUNK);
+        if let Some(group) = group.filter(|group| *group <= lsn && shares) {
             match self.bunks.back_mut().filter(|last| last.group == group) {
                 Some(last) => {
                     last.upto = last.upto.max(lsn);

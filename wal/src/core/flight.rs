@@ -65,7 +65,14 @@ impl Core {
         assert_eq!(write.outcome, Outcome::Outstanding, "a write completes once");
         let took = self.now.saturating_sub(write.since);
         match result {
-            Ok(()) => write.outcome = Outcome::Durable,
+            Ok(()) => {
+                write.outcome = Outcome::Durable;
+                if canary::is_on(canary::GAP_ACKNOWLEDGED)
+                    && let What::Group(group) = &write.what
+                {
+                    self.durable = self.durable.max(Lsn(group.header.end().0 - 1));
+                }
+            }
             Err(_) if canary::is_on(canary::SYNC_ERROR_IGNORED) => {
                 write.outcome = Outcome::Durable;
             }
