@@ -7,7 +7,7 @@ use crate::peers::redis::{self, Clients, Request};
 use crate::peers::{self, Peer};
 use crate::probe::Probe;
 use crate::report::{Row, Subject};
-use crate::rounds::{Contestant, Rounds};
+use crate::rounds::{Contestant, Rounds, Score};
 use crate::workload::{Durable, Opener, Shape};
 use crate::{Error, Result};
 
@@ -17,6 +17,9 @@ const VALUE_LEN: usize = 256;
 const BLOCK_LEN: usize = 4000;
 /// Bytes of a large record.
 const LARGE_LEN: usize = 1 << 20;
+
+/// In the rows of rungs, the best one of those that were forced.
+pub const BEST_FORCED: &str = "best-forced";
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -71,12 +74,10 @@ impl Plan {
                 self.stores("append", &[1, 8, 64, 256], VALUE_LEN, ours, &peers::logs(), show)?;
                 let disk = [peers::disk()];
                 self.stores("block", &[1, 4, 16], BLOCK_LEN, ours, &disk, show)?;
-                self.stores("large", &[1, 4], LARGE_LEN, ours, &disk, show)
+                self.stores("large", &[1, 4], LARGE_LEN, ours, &disk, show)?;
+                self.rungs(show)
             }
-            What::Rungs => {
-                let ours = peers::strandline::LOG;
-                self.stores("append", &[1, 8, 64, 256], VALUE_LEN, ours, &peers::rungs(), show)
-            }
+            What::Rungs => self.rungs(show),
             What::Engine => {
                 let ours = peers::strandline::ENGINE;
                 self.stores("put", &[1, 8, 64], VALUE_LEN, ours, &peers::engines(), show)
@@ -110,27 +111,56 @@ impl Plan {
         peers: &[Peer],
         show: &mut dyn FnMut(&Row),
     ) -> Result<()> {
-        let mut probe = Probe::open(&self.dir)?;
         for threads in threads.iter().copied() {
             let subject = Subject { value_bytes: value_len, ..subject(workload, threads, None) };
-            let shape = Shape { threads, value_len, duration: self.duration };
-            let contestant = |opener: Opener| -> Box<dyn Contestant> {
-                Box::new(Durable::new(opener, shape, &self.dir))
-            };
-            let mut contestants = vec![contestant(ours)];
-            for peer in peers.iter().filter(|peer| self.wants(peer.name, threads)) {
-                match peer.opener {
-                    Ok(opener) => contestants.push(contestant(opener)),
-                    Err(reason) => show(&Row::skipped(&subject, peer.name, reason)),
-                }
+            self.threads(&subject, ours, peers, show)?;
+        }
+        Ok(())
+    }
+
+    /// So many threads: all who are wanted, in turn. No rounds if there is nobody to compare with.
+    fn threads(
+        &self,
+        subject: &Subject,
+        ours: Opener,
+        peers: &[Peer],
+        show: &mut dyn FnMut(&Row),
+    ) -> Result<Option<Rounds>> {
+        let (threads, value_len) = (subject.concurrency, subject.value_bytes);
+        let shape = Shape { threads, value_len, duration: self.duration };
+        let contestant = |opener: Opener| -> Box<dyn Contestant> {
+            Box::new(Durable::new(opener, shape, &self.dir))
+        };
+        let mut contestants = vec![contestant(ours)];
+        for peer in peers.iter().filter(|peer| self.wants(peer.name, threads)) {
+            match peer.opener {
+                Ok(opener) => contestants.push(contestant(opener)),
+                Err(reason) => show(&Row::skipped(subject, peer.name, reason)),
             }
-            if contestants.len() == 1 {
-                continue;
-            }
-            let rounds = Rounds::run(&mut contestants, self.rounds, self.seed, &mut probe)?;
-            for score in &rounds.scores[1..] {
-                let durable = peers.iter().any(|peer| peer.name == score.name && peer.durable);
-                show(&Row::new(&subject, &rounds, score, durable));
+        }
+        if contestants.len() == 1 {
+            return Ok(None);
+        }
+        let mut probe = Probe::open(&self.dir)?;
+        let rounds = Rounds::run(&mut contestants, self.rounds, self.seed, &mut probe)?;
+        for score in &rounds.scores[1..] {
+            let durable = peers.iter().any(|peer| peer.name == score.name && peer.durable);
+            show(&Row::new(subject, &rounds, score, durable));
+        }
+        Ok(Some(rounds))
+    }
+
+    /// The log on the rung it chose, beside itself on each that is forced, and once more beside the
+    /// best of these.
+    fn rungs(&self, show: &mut dyn FnMut(&Row)) -> Result<()> {
+        for threads in [1, 8, 64, 256] {
+            let subject = subject("rung", threads, None);
+            let ours = peers::strandline::LOG;
+            let rounds = self.threads(&subject, ours, &peers::rungs(), show)?;
+            let Some(rounds) = rounds else { continue };
+            if let Some(best) = rounds.best_of_others() {
+                let best = Score { name: BEST_FORCED, turns: best.turns.clone() };
+                show(&Row::new(&subject, &rounds, &best, true));
             }
         }
         Ok(())

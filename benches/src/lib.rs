@@ -16,12 +16,12 @@
 //! Only equal durability is compared. A store that acknowledges what a power cut would take back is
 //! listed apart. Nothing here asserts a time.
 
-pub mod chart;
 pub mod comparison;
 pub mod corruption;
 mod crowd;
 pub mod device;
 mod error;
+pub mod floors;
 pub mod page;
 pub mod peers;
 pub mod probe;

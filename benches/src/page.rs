@@ -1,28 +1,18 @@
-//! A comparison as one page: curves, counts, every row, and the machine it ran on. One file of HTML that needs
-//! no other.
+//! A comparison as one page: floors, curves, counts, every row, and the machine it ran on.
+//!
+//! What stands where: first what was promised, and whether it holds; then for each workload the rate, what it
+//! costs the device, and how long an acknowledgement takes; then every row as a table, so that no number is only in a
+//! picture.
 
-use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::chart::{Chart, Series, escaped, short};
-use crate::device;
-use crate::report::{Measured, Outcome, Row};
-use crate::rounds::QUANTILES;
+use strandline_pages::{
+    Cell, Chart, Environment, Interval, Intervals, Page, Series, commit, short,
+};
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --ground: #fff; --ink: #1c2429; --faint: #d8dee2; --c0: #00695c; --c1: #c2410c; --c2: #64748b; --c3: #6d28d9 }
-@media (prefers-color-scheme: dark) { :root { --ground: #14191c; --ink: #e4e9ec; --faint: #364046; --c0: #4db6ac; --c1: #fb923c; --c2: #94a3b8; --c3: #a78bfa } }
-body { font: 15px/1.5 system-ui, sans-serif; background: var(--ground); color: var(--ink); max-width: 1180px; margin: 2rem auto; padding: 0 1rem }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 1.5rem }
-svg { width: 100%; height: auto } svg text { fill: var(--ink); font: 12px system-ui, sans-serif } svg .title { font-weight: 600 }
-.grid { stroke: var(--faint); fill: none } .line { fill: none; stroke-width: 2 }
-.line.c0 { stroke: var(--c0) } .line.c1 { stroke: var(--c1) } .line.c2 { stroke: var(--c2) } .line.c3 { stroke: var(--c3) }
-.mark.c0 { fill: var(--c0) } .mark.c1 { fill: var(--c1) } .mark.c2 { fill: var(--c2) } .mark.c3 { fill: var(--c3) }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .2rem .7rem; border-bottom: 1px solid var(--faint); white-space: nowrap }
-th:first-child, td:first-child, .text { text-align: left }
-";
+use crate::report::{Detail, Measured, Outcome, Row};
+use crate::rounds::QUANTILES;
 
 /// How the comparison was made.
 #[derive(Clone, Debug)]
@@ -44,24 +34,19 @@ type Lines<'a> = Vec<(&'a str, Vec<(usize, Side<'a>)>)>;
 #[derive(Clone, Copy)]
 struct Side<'a> {
     ops_per_s: f64,
-    detail: &'a crate::report::Detail,
+    detail: &'a Detail,
 }
 
 /// The page.
 pub fn page(setting: &Setting<'_>, rows: &[Row]) -> String {
-    let mut html = format!(
-        "<!doctype html>\n<html lang='en'><meta charset='utf-8'>\
-         <meta name='viewport' content='width=device-width'>\
-         <title>Strandline: {what}</title><style>{STYLE}</style>\n<h1>Strandline beside its peers: {what}</h1>\n",
-        what = escaped(setting.what)
-    );
-    let _ = writeln!(
-        html,
-        "<p>{} rounds of {} s, in turn; the order is drawn anew in each. Numbers are medians over the rounds that were \
-         kept. Ratios are taken within a round: machines are noisy, so they say more than the numbers do.</p>",
+    let made = format!(
+        "{} rounds of {} s, everybody in turn, the order drawn anew in each. Numbers are medians over the rounds that \
+         were kept. Ratios are taken within a round: machines are noisy, so they say more than the numbers do.",
         setting.rounds,
         setting.turn.as_secs_f64()
     );
+    let mut page = Page::new(&format!("Strandline beside its peers: {}", setting.what), &made);
+    floors(&mut page, rows);
     let mut workloads: Vec<&str> = Vec::new();
     for row in rows {
         if !workloads.contains(&row.subject.workload) {
@@ -69,15 +54,116 @@ pub fn page(setting: &Setting<'_>, rows: &[Row]) -> String {
         }
     }
     for workload in workloads {
+        let drawn = charts(workload, rows);
+        if drawn.is_empty() {
+            continue;
+        }
         let bytes = rows.iter().find(|row| row.subject.workload == workload);
         let bytes = bytes.map_or(0, |row| row.subject.value_bytes);
-        let _ = writeln!(html, "<h2>{workload}: {bytes} bytes each</h2>\n<div class='charts'>");
-        charts(&mut html, workload, rows);
-        html.push_str("</div>\n");
+        page.section(&format!("{}, {} bytes each", title(workload), short_bytes(bytes)));
+        page.paragraph(meaning(workload));
+        page.pictures(&drawn);
     }
-    table(&mut html, rows);
-    environment(&mut html, setting.dir);
-    html
+    page.section("All rows");
+    table(&mut page, rows);
+    page.section("Where it ran");
+    page.facts(&environment(setting.dir, rows));
+    page.html().to_owned()
+}
+
+/// What people call a workload.
+fn title(workload: &str) -> &str {
+    match workload {
+        "append" => "Durable appends",
+        "block" => "Appends that fill one block",
+        "large" => "Large appends",
+        "rung" => "The chosen rung beside each forced one",
+        "put" => "Durable puts",
+        other => other,
+    }
+}
+
+/// What the pictures of a workload show.
+fn meaning(workload: &str) -> &'static str {
+    match workload {
+        "append" => {
+            "Every thread appends a record and waits until it is durable. The disk is the bare one, in the same run: \
+             one block for each write, O_DIRECT and O_DSYNC, as many at once as there are threads. A log that puts many \
+             records into one write can be faster than that."
+        }
+        "block" | "large" => {
+            "The same writes by the log and by the bare disk, in the same run. What the log adds is its headers, its \
+             checksums and the order of acknowledgements."
+        }
+        "rung" => {
+            "The log on the way of writing that it chose by itself, beside the same log told to use another one."
+        }
+        _ => "Every writer waits until its write is acknowledged as durable, then makes the next.",
+    }
+}
+
+fn short_bytes(bytes: usize) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => {
+            format!("{} Mi", bytes >> 20)
+        }
+        bytes => bytes.to_string(),
+    }
+}
+
+/// What was promised.
+fn floors(page: &mut Page, rows: &[Row]) {
+    let promised: Vec<(&Row, &Measured, f64)> = rows
+        .iter()
+        .filter_map(|row| match &row.outcome {
+            Outcome::Measured(measured) => Some((row, measured.as_ref(), measured.floor?)),
+            Outcome::Skipped { .. } => None,
+        })
+        .collect();
+    if promised.is_empty() {
+        return;
+    }
+    page.section("Against the floors");
+    let short_of = promised.iter().filter(|(_, row, _)| row.holds == Some(false)).count();
+    page.paragraph(&format!(
+        "{} of {} hold. A floor holds if the lower end of the interval reaches it. The interval is where the median lies in \
+         19 cases of 20, by the order of the rounds alone; with fewer than six rounds it is the whole range.",
+        promised.len() - short_of,
+        promised.len()
+    ));
+    let intervals = promised.iter().map(|(row, measured, floor)| Interval {
+        name: name(row),
+        range: (measured.ratio_min, measured.ratio_max),
+        interval: (measured.ratio_low, measured.ratio_high),
+        median: measured.ratio_median,
+        bound: *floor,
+        holds: measured.holds == Some(true),
+    });
+    let title = "Ours over theirs: range, interval, median; the stroke is the floor".into();
+    page.pictures(&[Intervals { title, rows: intervals.collect() }.svg()]);
+    let cells = |(row, measured, floor): &(&Row, &Measured, f64)| {
+        let held = measured.holds == Some(true);
+        vec![
+            Cell::text(name(row)),
+            Cell::number(format!("{floor:.2}")),
+            Cell::number(format!("{:.2}", measured.ratio_low)),
+            Cell::number(format!("{:.2}", measured.ratio_median)),
+            Cell::number(format!("{:.2}", measured.ratio_high)),
+            Cell::number(format!("{:.2} to {:.2}", measured.ratio_min, measured.ratio_max)),
+            Cell::number(measured.rounds.to_string()),
+            Cell::Verdict(held, if held { "holds".into() } else { "short".into() }),
+        ]
+    };
+    let headings =
+        ["what", "floor", "lower end", "median", "upper end", "worst to best", "rounds", ""];
+    page.table(&headings, &promised.iter().map(cells).collect::<Vec<_>>());
+}
+
+/// A row in words.
+fn name(row: &Row) -> String {
+    let subject = &row.subject;
+    let pipeline = subject.pipeline.map(|depth| format!(" x {depth}")).unwrap_or_default();
+    format!("{} {}{pipeline} / {}", subject.workload, subject.concurrency, row.peer)
 }
 
 /// Who was measured in a workload, ours first.
@@ -90,6 +176,10 @@ fn lines<'a>(workload: &str, rows: &'a [Row]) -> Lines<'a> {
         if lines[0].1.iter().all(|(other, _)| *other != concurrency) {
             lines[0].1.push((concurrency, ours));
         }
+        // It is one of the others once more.
+        if row.peer == crate::comparison::BEST_FORCED {
+            continue;
+        }
         let theirs = Side { ops_per_s: measured.peer_ops_per_s, detail: &measured.theirs };
         match lines.iter_mut().find(|(name, _)| *name == row.peer) {
             Some((_, sides)) => sides.push((concurrency, theirs)),
@@ -99,19 +189,18 @@ fn lines<'a>(workload: &str, rows: &'a [Row]) -> Lines<'a> {
     lines
 }
 
-fn charts(html: &mut String, workload: &str, rows: &[Row]) {
+fn charts(workload: &str, rows: &[Row]) -> Vec<String> {
     let lines = lines(workload, rows);
+    if lines[0].1.is_empty() {
+        return Vec::new();
+    }
     let place =
         |concurrency: usize| f64::from(u32::try_from(concurrency).unwrap_or(u32::MAX)).log2();
     let places: Vec<(f64, String)> =
         lines[0].1.iter().map(|(threads, _)| (place(*threads), threads.to_string())).collect();
     let over_threads =
-        |title: &str, y_label: &str, number: &dyn Fn(Side<'_>) -> Option<f64>| Chart {
-            title: title.into(),
-            x_label: "threads".into(),
-            y_label: y_label.into(),
-            places: places.clone(),
-            series: lines
+        |title: &str, y_label: &str, number: &dyn Fn(Side<'_>) -> Option<f64>| -> Option<String> {
+            let series: Vec<Series> = lines
                 .iter()
                 .enumerate()
                 .map(|(at, (name, sides))| Series {
@@ -122,29 +211,38 @@ fn charts(html: &mut String, workload: &str, rows: &[Row]) {
                         .filter_map(|(threads, side)| Some((place(*threads), number(*side)?)))
                         .collect(),
                 })
-                .collect(),
+                .filter(|series| series.points.iter().any(|(_, height)| *height > 0.0))
+                .collect();
+            let chart = Chart {
+                title: title.into(),
+                x_label: "threads".into(),
+                y_label: y_label.into(),
+                places: places.clone(),
+                series,
+            };
+            (!chart.series.is_empty()).then(|| chart.svg())
         };
-    let rate =
-        over_threads("Acknowledged durable writes", "per second", &|side| Some(side.ops_per_s));
-    html.push_str(&rate.svg());
-    let flushes = over_threads("Flushes of the device's cache", "per acknowledgement", &|side| {
-        side.detail.flushes_per_op
-    });
-    html.push_str(&flushes.svg());
-    let bytes = over_threads("Bytes written by the device", "per byte of a value", &|side| {
-        side.detail.device_bytes_per_payload_byte
-    });
-    html.push_str(&bytes.svg());
-    for (threads, _) in &lines[0].1 {
-        html.push_str(&latency(*threads, &lines).svg());
-    }
+    let mut drawn = vec![
+        over_threads("Acknowledged writes", "per second", &|side| Some(side.ops_per_s)),
+        over_threads("Synced writes and syncs", "per acknowledgement", &|side| {
+            side.detail.syncs_per_op
+        }),
+        over_threads("Flushes of the device's cache", "per acknowledgement", &|side| {
+            side.detail.flushes_per_op
+        }),
+        over_threads("Bytes written by the device", "per byte of payload", &|side| {
+            side.detail.device_bytes_per_payload_byte
+        }),
+    ];
+    drawn.extend(lines[0].1.iter().map(|(threads, _)| latency(*threads, &lines)));
+    drawn.into_iter().flatten().collect()
 }
 
 /// The disk looks the same in every chart.
 fn colour(number: usize, name: &str) -> usize {
     match (name, number) {
         ("disk", _) => 2,
-        (_, 2..) => 3,
+        (_, 2..) => number + 1,
         (_, number) => number,
     }
 }
@@ -157,99 +255,116 @@ fn rarity(quantile: f64) -> f64 {
     }
 }
 
-fn latency(threads: usize, lines: &Lines<'_>) -> Chart {
+fn latency(threads: usize, lines: &Lines<'_>) -> Option<String> {
     let names =
-        [(0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %")];
+        [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"), (1.0, "max")];
     let mut places: Vec<(f64, String)> =
         names.iter().map(|(quantile, name)| (rarity(*quantile), (*name).into())).collect();
     places.insert(0, (0.0, String::new()));
-    places.push((rarity(1.0), "all".into()));
     let series = lines.iter().enumerate().map(|(number, (name, sides))| {
         let side = sides.iter().find(|(other, _)| *other == threads);
         let latencies = side.map_or(&[][..], |(_, side)| &side.detail.latency_us);
         let points = QUANTILES.iter().zip(latencies).map(|(quantile, us)| (rarity(*quantile), *us));
         Series { name: (*name).into(), colour: colour(number, name), points: points.collect() }
     });
-    Chart {
-        title: format!("Latency with {threads} thread{}", if threads == 1 { "" } else { "s" }),
-        x_label: "so many took at most".into(),
+    let series: Vec<Series> = series.filter(|series| !series.points.is_empty()).collect();
+    let chart = Chart {
+        title: format!("Latency, {threads} thread{}", if threads == 1 { "" } else { "s" }),
+        x_label: "percentile".into(),
         y_label: "microseconds".into(),
         places,
-        series: series.collect(),
-    }
+        series,
+    };
+    (!chart.series.is_empty()).then(|| chart.svg())
 }
 
-fn table(html: &mut String, rows: &[Row]) {
-    html.push_str(
-        "<h2>All rows</h2>\n<div class='wide'><table><tr><th>workload<th>threads<th>bytes<th class='text'>peer<th>ours/s<th>peer/s\
-         <th>ratio<th>min<th>max<th>our p99 us<th>its p99 us<th>rounds<th class='text'>ours durable by<th class='text'>peer durable by</tr>\n",
-    );
-    for row in rows {
+fn table(page: &mut Page, rows: &[Row]) {
+    let headings = [
+        "workload",
+        "threads",
+        "bytes",
+        "peer",
+        "ours/s",
+        "peer/s",
+        "ratio",
+        "lower end",
+        "min",
+        "max",
+        "our p99 us",
+        "its p99 us",
+        "rounds",
+        "dropped",
+        "ours durable by",
+        "peer durable by",
+    ];
+    let cells = |row: &Row| {
         let subject = &row.subject;
-        let _ = write!(
-            html,
-            "<tr><td>{}<td>{}<td>{}<td class='text'>{}",
-            subject.workload, subject.concurrency, subject.value_bytes, row.peer
-        );
+        let pipeline = subject.pipeline.map(|depth| format!(" x {depth}")).unwrap_or_default();
+        let mut cells = vec![
+            Cell::text(subject.workload),
+            Cell::number(format!("{}{pipeline}", subject.concurrency)),
+            Cell::number(subject.value_bytes.to_string()),
+            Cell::text(row.peer),
+        ];
         match &row.outcome {
-            Outcome::Measured(measured) => cells(html, measured),
-            Outcome::Skipped { skipped } => {
-                let _ = write!(html, "<td colspan='10' class='text'>skipped: {}", escaped(skipped));
+            Outcome::Measured(measured) => cells.extend(measured_cells(measured)),
+            Outcome::Skipped { skipped } => cells.push(Cell::text(format!("skipped: {skipped}"))),
+        }
+        cells
+    };
+    page.table(&headings, &rows.iter().map(cells).collect::<Vec<_>>());
+}
+
+fn measured_cells(row: &Measured) -> Vec<Cell> {
+    let aside = if row.equal_durability { "" } else { " (not durable: compares nothing)" };
+    vec![
+        Cell::number(short(row.ours_ops_per_s)),
+        Cell::number(short(row.peer_ops_per_s)),
+        Cell::number(format!("{:.2}", row.ratio_median)),
+        Cell::number(format!("{:.2}", row.ratio_low)),
+        Cell::number(format!("{:.2}", row.ratio_min)),
+        Cell::number(format!("{:.2}", row.ratio_max)),
+        Cell::number(short(row.ours_p99_us)),
+        Cell::number(short(row.peer_p99_us)),
+        Cell::number(row.rounds.to_string()),
+        Cell::number(row.rounds_dropped.to_string()),
+        Cell::text(row.ours_durable_by.clone()),
+        Cell::text(format!("{}{aside}", row.peer_durable_by)),
+    ]
+}
+
+/// What it ran on, and what ran.
+fn environment(dir: &Path, rows: &[Row]) -> Vec<(&'static str, String)> {
+    let mut facts = Environment::of(dir).facts();
+    let measured = rows.iter().find_map(|row| match &row.outcome {
+        Outcome::Measured(measured) => Some(measured),
+        Outcome::Skipped { .. } => None,
+    });
+    let durable_by = measured.map(|row| row.ours_durable_by.clone()).unwrap_or_default();
+    let probe = measured.map(|row| format!("{} us for 4 KiB, synced", short(row.probe_us)));
+    facts.push(("the bare disk", probe.unwrap_or_default()));
+    facts.push(("chosen rung", durable_by));
+    let commit = commit(env!("CARGO_MANIFEST_DIR"));
+    facts.push(("Strandline", format!("{} ({commit})", env!("CARGO_PKG_VERSION"))));
+    let mut peers: Vec<String> = Vec::new();
+    for row in rows {
+        if let Some(version) = version_of(row.peer) {
+            let peer = format!("{} {version}", row.peer);
+            if !peers.contains(&peer) {
+                peers.push(peer);
             }
         }
-        html.push_str("</tr>\n");
     }
-    html.push_str("</table></div>\n");
+    facts.push(("peers", peers.join(", ")));
+    facts
 }
 
-fn cells(html: &mut String, row: &Measured) {
-    let _ = write!(
-        html,
-        "<td>{}<td>{}<td><b>{:.2}</b><td>{:.2}<td>{:.2}<td>{}<td>{}<td>{}<td class='text'>{}<td class='text'>{}{}",
-        short(row.ours_ops_per_s),
-        short(row.peer_ops_per_s),
-        row.ratio_median,
-        row.ratio_min,
-        row.ratio_max,
-        short(row.ours_p99_us),
-        short(row.peer_p99_us),
-        row.rounds,
-        escaped(&row.ours_durable_by),
-        escaped(&row.peer_durable_by),
-        if row.equal_durability { "" } else { " (not durable: compares nothing)" }
-    );
-}
-
-/// What it ran on, as far as the system says.
-fn environment(html: &mut String, dir: &Path) {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
-    };
-    let cpu = read(Path::new("/proc/cpuinfo"));
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = read(Path::new("/proc/meminfo"));
-    let memory = memory.lines().next().and_then(|line| line.split_whitespace().nth(1));
-    let memory = memory.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() >> 20;
-    let disk = device::sysfs(dir);
-    let name = disk.as_ref().and_then(|path| std::fs::canonicalize(path).ok());
-    let name = name.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy());
-    let queue = |file: &str| disk.as_ref().map(|path| read(&path.join("queue").join(file)));
-    let facts = [
-        ("processor", format!("{} ({cores} cores)", model.trim_start_matches([' ', '\t', ':']))),
-        ("memory", format!("{memory} GiB")),
-        ("kernel", read(Path::new("/proc/sys/kernel/osrelease"))),
-        ("disk", name.map(std::borrow::Cow::into_owned).unwrap_or_default()),
-        ("its cache", queue("write_cache").unwrap_or_default()),
-        ("writes through it (FUA)", queue("fua").unwrap_or_default()),
-        ("Strandline", env!("CARGO_PKG_VERSION").into()),
-    ];
-    html.push_str("<h2>Where it ran</h2>\n<table>\n");
-    for (name, fact) in facts {
-        let fact = if fact.is_empty() { "not known".into() } else { escaped(&fact) };
-        let _ = writeln!(html, "<tr><td>{name}<td class='text'>{fact}</tr>");
-    }
-    html.push_str("</table>\n");
+/// The version of a peer that is built in, as locked.
+fn version_of(peer: &str) -> Option<&'static str> {
+    let package = if peer == "lmdb" { "heed" } else { peer };
+    let lock = include_str!("../../Cargo.lock");
+    let (_, after) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    after.split('"').next()
 }
 
 #[cfg(test)]
@@ -258,8 +373,7 @@ mod tests {
     use crate::report::Subject;
     use crate::rounds::{Rounds, Score, Turn};
 
-    #[test]
-    fn a_page_has_every_row_and_needs_nothing_else() {
+    fn rows() -> Vec<Row> {
         let turn = |ops_per_s| Turn {
             ops_per_s,
             latency_us: QUANTILES.map(|quantile| 100.0 + quantile).to_vec(),
@@ -267,19 +381,32 @@ mod tests {
             ..Turn::default()
         };
         let score = |name, ops| Score { name, turns: Ok(vec![turn(ops)]) };
-        let scores = vec![score("strandline", 20_000.0), score("other", 10_000.0)];
+        let scores = vec![score("strandline", 20_000.0), score("raft-engine", 18_000.0)];
         let rounds = Rounds { scores, kept: 1, dropped: 0, probe: Duration::from_micros(100) };
         let subject =
             Subject { workload: "append", concurrency: 8, pipeline: None, value_bytes: 256 };
-        let rows = [
+        vec![
             Row::new(&subject, &rounds, &rounds.scores[1], true),
             Row::skipped(&subject, "absent", "it is <not> there"),
-        ];
+        ]
+    }
+
+    #[test]
+    fn a_page_has_every_row_and_needs_nothing_else() {
         let setting =
             Setting { what: "wal", rounds: 1, turn: Duration::from_secs(1), dir: Path::new(".") };
-        let page = page(&setting, &rows);
-        assert!(page.contains("<b>2.00</b>") && page.contains("it is &lt;not> there"));
-        assert_eq!(page.matches("<svg").count(), 4, "rate, flushes, bytes, one latency");
+        let page = page(&setting, &rows());
+        assert!(page.contains(">1.11<") && page.contains("it is &lt;not> there"), "{page}");
+        assert!(page.contains("0 of 1 hold") && page.contains("misses 1.2"), "{page}");
+        // The floors, the rate, the flushes, one latency. Nothing else was counted.
+        assert_eq!(page.matches("<svg").count(), 4);
+        assert!(page.contains("raft-engine 0.4"), "the version of a peer");
         assert!(!page.contains("http") && !page.contains("<script"));
+    }
+
+    #[test]
+    fn versions_are_those_of_the_lock_file() {
+        assert!(version_of("lmdb").is_some_and(|version| version.starts_with("0.22")));
+        assert_eq!(version_of("disk"), None);
     }
 }

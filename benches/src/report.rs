@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::floors::{floor, interval};
 use crate::rounds::{Rounds, Score, Turn, median};
 
 /// What is measured.
@@ -60,6 +61,16 @@ pub struct Measured {
     pub ratio_min: f64,
     /// In our best round.
     pub ratio_max: f64,
+    /// From here on the median lies, in 19 cases of 20: see [`interval`].
+    pub ratio_low: f64,
+    /// And up to here.
+    pub ratio_high: f64,
+    /// What `ratio_low` must reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<f64>,
+    /// Whether it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<bool>,
     /// 99 of 100 of our operations took at most this long.
     pub ours_p99_us: f64,
     /// And of theirs.
@@ -90,6 +101,8 @@ pub struct Detail {
     pub latency_us: Vec<f64>,
     /// Flushes of the device's cache for each acknowledgement.
     pub flushes_per_op: Option<f64>,
+    /// Synced writes or calls of sync that it made itself for each acknowledgement, if it is known.
+    pub syncs_per_op: Option<f64>,
     /// Bytes that the device wrote for each byte of a value.
     pub device_bytes_per_payload_byte: Option<f64>,
 }
@@ -106,6 +119,7 @@ impl Detail {
                 .filter_map(|at| over(&|turn| turn.latency_us.get(at).copied()))
                 .collect(),
             flushes_per_op: over(&|turn| turn.flushes_per_op),
+            syncs_per_op: over(&|turn| turn.syncs_per_op),
             device_bytes_per_payload_byte: over(&|turn| turn.device_bytes_per_payload_byte),
         }
     }
@@ -141,12 +155,19 @@ impl Row {
             .collect();
         let over =
             |turns: &[Turn], number: fn(&Turn) -> f64| median(turns.iter().map(number).collect());
+        let Subject { workload, concurrency, pipeline, .. } = *subject;
+        let floor = floor(workload, concurrency, pipeline, peer.name);
+        let (ratio_low, ratio_high) = interval(&ratios);
         let measured = Measured {
             ours_ops_per_s: over(ours_turns, |turn| turn.ops_per_s),
             peer_ops_per_s: over(peer_turns, |turn| turn.ops_per_s),
             ratio_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
             ratio_max: ratios.iter().copied().fold(0.0, f64::max),
             ratio_median: median(ratios),
+            ratio_low,
+            ratio_high,
+            floor,
+            holds: floor.map(|floor| ratio_low >= floor),
             ours_p99_us: over(ours_turns, |turn| turn.p99_us),
             peer_p99_us: over(peer_turns, |turn| turn.p99_us),
             ours_durable_by: ours_turns[0].durable_by.clone(),
@@ -183,7 +204,7 @@ impl Row {
         match &self.outcome {
             Outcome::Skipped { skipped } => format!("{what} skipped: {skipped}"),
             Outcome::Measured(row) => format!(
-                "{what} {:>9.0} {:>9.0} {:>7.2} {:>6.2}-{:<6.2} {:>9.0} {:>9.0}  {} / {}{}{}",
+                "{what} {:>9.0} {:>9.0} {:>7.2} {:>6.2}-{:<6.2} {:>9.0} {:>9.0}  {} / {}{}{}{}",
                 row.ours_ops_per_s,
                 row.peer_ops_per_s,
                 row.ratio_median,
@@ -193,6 +214,11 @@ impl Row {
                 row.peer_p99_us,
                 row.ours_durable_by,
                 row.peer_durable_by,
+                match (row.floor, row.holds) {
+                    (Some(floor), Some(true)) => format!("; {:.2} >= {floor}", row.ratio_low),
+                    (Some(floor), _) => format!("; {:.2} < {floor}: SHORT", row.ratio_low),
+                    _ => String::new(),
+                },
                 if row.equal_durability { "" } else { "; NOT COMPARABLE" },
                 match row.rounds_dropped {
                     0 => String::new(),

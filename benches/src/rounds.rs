@@ -47,6 +47,8 @@ pub struct Turn {
     pub latency_us: Vec<f64>,
     /// Flushes of the device's cache for each operation, if it counts them.
     pub flushes_per_op: Option<f64>,
+    /// Synced writes or calls of sync that it made itself for each operation, if it counts them.
+    pub syncs_per_op: Option<f64>,
     /// Bytes that the device wrote for each byte of a value.
     pub device_bytes_per_payload_byte: Option<f64>,
 }
@@ -112,6 +114,16 @@ impl Rounds {
             }
         }
         Ok(Rounds::judge(scores, &probes))
+    }
+
+    /// Of all but ours, the one with the highest median.
+    pub fn best_of_others(&self) -> Option<&Score> {
+        let rate = |score: &Score| {
+            let turns = score.turns.as_ref().ok().filter(|turns| !turns.is_empty())?;
+            Some(median(turns.iter().map(|turn| turn.ops_per_s).collect()))
+        };
+        let rated = self.scores.iter().skip(1).filter_map(|score| Some((score, rate(score)?)));
+        rated.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(score, _)| score)
     }
 
     /// Drops the rounds whose probe is off.
@@ -199,6 +211,25 @@ mod tests {
         assert_eq!(rounds.kept + rounds.dropped, 5);
         assert_eq!(rounds.scores[0].turns.as_ref().unwrap().len(), rounds.kept);
         assert!(rounds.scores[1].turns.as_ref().unwrap_err().contains("yawn"));
+    }
+
+    #[test]
+    fn the_best_of_the_others_is_not_ours_and_no_failure() {
+        let score = |name, rates: &[f64]| Score {
+            name,
+            turns: Ok(rates.iter().map(|rate| turn(*rate)).collect()),
+        };
+        let failed = Score { name: "broken", turns: Err("no".into()) };
+        let scores = vec![
+            score("ours", &[9.0]),
+            score("a", &[1.0, 2.0, 8.0]),
+            score("b", &[3.0; 3]),
+            failed,
+        ];
+        let mut rounds = Rounds { scores, kept: 3, dropped: 0, probe: Duration::ZERO };
+        assert_eq!(rounds.best_of_others().map(|best| best.name), Some("b"));
+        rounds.scores.truncate(1);
+        assert!(rounds.best_of_others().is_none());
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub trait Store: Sync {
     /// The system call that makes an acknowledged write durable.
     fn durable_by(&self) -> String;
 
+    /// How many synced writes or calls of sync it has made since it was opened, if it counts them.
+    fn syncs(&self) -> Option<u64> {
+        None
+    }
+
     /// A writer for the thread with this number.
     ///
     /// # Errors
@@ -182,7 +187,7 @@ pub fn drive(store: &dyn Store, shape: Shape, turn: u64, dir: &Path) -> Result<T
     let connections: Option<Vec<_>> = (0..shape.threads).map(|_| store.connection()).collect();
     let drivers = if connections.is_some() { 1 } else { shape.threads };
     let start = Barrier::new(drivers + 1);
-    let (results, elapsed, device) = std::thread::scope(|scope| {
+    let (results, elapsed, device, syncs) = std::thread::scope(|scope| {
         let (phase, start) = (&phase, &start);
         let load = |number: usize| {
             let number = u64::try_from(number).expect("few threads");
@@ -202,16 +207,17 @@ pub fn drive(store: &dyn Store, shape: Shape, turn: u64, dir: &Path) -> Result<T
         };
         start.wait();
         std::thread::sleep(shape.duration / WARM_UP_PART);
-        let before = Counters::of(dir);
+        let before = (Counters::of(dir), store.syncs());
         let started = Instant::now();
         phase.store(COUNTING, Ordering::Relaxed);
         std::thread::sleep(shape.duration);
         phase.store(OVER, Ordering::Relaxed);
         let elapsed = started.elapsed();
-        let device = Counters::of(dir).zip(before).map(|(after, before)| after.since(before));
+        let device = Counters::of(dir).zip(before.0).map(|(after, before)| after.since(before));
+        let syncs = store.syncs().zip(before.1).map(|(after, before)| after - before);
         let results: Vec<_> =
             threads.into_iter().map(|thread| thread.join().expect("no store panics")).collect();
-        (results, elapsed, device)
+        (results, elapsed, device, syncs)
     });
     let mut all = histogram();
     for result in results {
@@ -227,6 +233,7 @@ pub fn drive(store: &dyn Store, shape: Shape, turn: u64, dir: &Path) -> Result<T
             .map(|quantile| f64_of(all.value_at_quantile(quantile)) / 1e3)
             .to_vec(),
         flushes_per_op: device.map(|device| f64_of(device.flushes) / count),
+        syncs_per_op: syncs.map(|syncs| f64_of(syncs) / count),
         device_bytes_per_payload_byte: device
             .map(|device| f64_of(device.bytes) / (count * f64_of(payload_len))),
     })

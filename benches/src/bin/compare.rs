@@ -15,7 +15,7 @@ struct Arguments {
     #[arg(value_enum)]
     what: What,
     /// How often everybody takes a turn
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// How long a turn lasts
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]

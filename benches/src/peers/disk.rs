@@ -5,6 +5,7 @@
 //! many appends into one write may be faster than that.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -27,6 +28,8 @@ pub const OPENER: Opener = Opener { name: NAME, open };
 struct Disk {
     file: OwnedFd,
     is_direct: bool,
+    /// Writes made, each of them synced.
+    writes: AtomicU64,
 }
 
 fn open(dir: &Path) -> Result<Box<dyn Store>> {
@@ -42,7 +45,7 @@ fn open(dir: &Path) -> Result<Box<dyn Store>> {
         opened => opened,
     };
     let file = file.map_err(std::io::Error::from).map_err(Error::io("open", &path))?;
-    Ok(Box::new(Disk { file, is_direct }))
+    Ok(Box::new(Disk { file, is_direct, writes: AtomicU64::new(0) }))
 }
 
 impl Store for Disk {
@@ -51,6 +54,10 @@ impl Store for Disk {
             true => "pwrite(O_DSYNC, O_DIRECT)".into(),
             false => "pwrite(O_DSYNC)".into(),
         }
+    }
+
+    fn syncs(&self) -> Option<u64> {
+        Some(self.writes.load(Ordering::Relaxed))
     }
 
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>> {
@@ -86,6 +93,7 @@ impl Writer for Blocks<'_> {
         let written = rustix::io::pwrite(&self.disk.file, bytes, offset)
             .map_err(std::io::Error::from)
             .map_err(Error::io("write", path))?;
+        self.disk.writes.fetch_add(1, Ordering::Relaxed);
         assert_eq!(written, len, "whole blocks are never written in part");
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! platter, so it is listed apart.
 
 pub mod cluster;
+mod counted_files;
 pub mod disk;
 mod fjall;
 mod grpc;

@@ -6,10 +6,13 @@
 //! now and then, as its users do, or its memory would grow without bound.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ::protobuf::well_known_types::BytesValue;
+use ::raft_engine::internals::FilePipeLog;
 use ::raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
 
+use super::counted_files::CountedFiles;
 use crate::workload::{KEY_LEN, Opener, Store, Writer};
 use crate::{Error, Result};
 
@@ -26,25 +29,39 @@ const PURGE_EVERY: u64 = 16 * COMPACT_EVERY;
 pub(super) const OPENER: Opener = Opener { name: NAME, open };
 
 fn open(dir: &Path) -> Result<Box<dyn Store>> {
-    let config = Config {
+    let files = Arc::new(CountedFiles::default());
+    let engine = Engine::open_with_file_system(config(dir), files.clone())
+        .map_err(Error::store(NAME, "open"))?;
+    Ok(Box::new(Log { engine, files }))
+}
+
+/// The settings, but for what a use of it changes.
+pub(crate) fn config(dir: &Path) -> Config {
+    Config {
         dir: dir.to_string_lossy().into_owned(),
         target_file_size: ReadableSize::mb(FILE_MIB),
         purge_threshold: ReadableSize::mb(PURGE_MIB),
         enable_log_recycle: true,
         prefill_for_recycle: true,
         ..Config::default()
-    };
-    let engine = Engine::open(config).map_err(Error::store(NAME, "open"))?;
-    Ok(Box::new(Log { engine }))
+    }
 }
 
+/// raft-engine on files that count.
+type Counted = Engine<CountedFiles, FilePipeLog<CountedFiles>>;
+
 struct Log {
-    engine: Engine,
+    engine: Counted,
+    files: Arc<CountedFiles>,
 }
 
 impl Store for Log {
     fn durable_by(&self) -> String {
         "fdatasync".into()
+    }
+
+    fn syncs(&self) -> Option<u64> {
+        Some(self.files.syncs())
     }
 
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>> {
@@ -69,7 +86,7 @@ impl MessageExt for Indexed {
 }
 
 struct Region<'a> {
-    engine: &'a Engine,
+    engine: &'a Counted,
     region: u64,
     index: u64,
     batch: LogBatch,

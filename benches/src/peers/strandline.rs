@@ -82,6 +82,10 @@ impl Store for Log {
         system_call(self.rung).into()
     }
 
+    fn syncs(&self) -> Option<u64> {
+        Some(self.wal.stats().syncs)
+    }
+
     fn writer(&self, _: usize) -> Result<Box<dyn Writer + '_>> {
         Ok(Box::new(self))
     }
