@@ -70,7 +70,7 @@ pub use message::{Body, Envelope, FileOffer, Message, SnapshotBody, VoteKind};
 pub use open::{identity, prepare};
 pub use options::Options;
 pub use replica::Replica;
-pub use session::open_session_entry;
+pub use session::{SESSION_WINDOW, SESSIONS_MAX, Sessions, open_session_entry};
 pub use status::{PeerState, PeerStatus, Role, Status, Transfer};
 pub use strandline_engine::Index;
 

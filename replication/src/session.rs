@@ -25,10 +25,11 @@ use crate::{Error, Request, Result};
 
 /// How many sessions are open at the most. At 40 bytes each the table stays far below what a machine's
 /// state may take.
-const SESSIONS_MAX: usize = 4096;
+pub const SESSIONS_MAX: usize = 4096;
 
-/// How many numbers below the highest are remembered one by one.
-const WINDOW: u64 = 128;
+/// How many numbers of a session are remembered one by one: the highest, and those below it.
+pub const SESSION_WINDOW: u64 = 128;
+const WINDOW: u64 = SESSION_WINDOW;
 
 const OPEN: u8 = 1;
 const REQUEST: u8 = 2;
@@ -48,9 +49,23 @@ struct Session {
     used: u64,
 }
 
-/// All open sessions.
+/// All open sessions. A replica keeps such a table for the entries of its users; a machine that wants to
+/// give a retry its first answer keeps one of its own.
+///
+/// ```
+/// use strandline_engine::Skipped;
+/// use strandline_replication::{Request, Sessions};
+///
+/// let mut sessions = Sessions::default();
+/// assert_eq!(sessions.open(7), None);
+/// let request = Request { session: 7, number: 1 };
+/// assert_eq!(sessions.execute(8, request), None, "it is to be executed");
+/// assert_eq!(sessions.execute(9, request), Some(Skipped::Repeated));
+/// let unknown = Request { session: 6, number: 1 };
+/// assert_eq!(sessions.execute(10, unknown), Some(Skipped::Expired));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sessions {
+pub struct Sessions {
     open: BTreeMap<u64, Session>,
     /// By last use.
     by_use: BTreeSet<(u64, u64)>,
@@ -109,18 +124,25 @@ pub(crate) fn decode_entry(command: &[u8]) -> Result<SessionEntry<'_>> {
 }
 
 impl Sessions {
-    /// The entry at `index` opens a session.
-    pub(crate) fn open(&mut self, index: u64) {
+    /// The entry at `index` opens a session. Returns the one that has made room for it, if one had to.
+    pub fn open(&mut self, index: u64) -> Option<u64> {
         self.open.insert(index, Session { highest: 0, window: 0, used: index });
         self.by_use.insert((index, index));
-        if self.open.len() > SESSIONS_MAX {
-            let (_, least) = self.by_use.pop_first().expect("every session is listed");
-            self.open.remove(&least);
+        if self.open.len() <= SESSIONS_MAX {
+            return None;
         }
+        let (_, least) = self.by_use.pop_first().expect("every session is listed");
+        self.open.remove(&least);
+        Some(least)
+    }
+
+    /// The highest number of a session that was executed, 0 if none was; none if it is not open.
+    pub fn highest(&self, session: u64) -> Option<u64> {
+        self.open.get(&session).map(|session| session.highest)
     }
 
     /// The entry at `index` is a request: says why it is not to be executed, or takes note that it is.
-    pub(crate) fn execute(&mut self, index: u64, request: Request) -> Option<Skipped> {
+    pub fn execute(&mut self, index: u64, request: Request) -> Option<Skipped> {
         let Some(session) = self.open.get_mut(&request.session) else {
             return Some(Skipped::Expired);
         };
@@ -148,7 +170,8 @@ impl Sessions {
         None
     }
 
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends it as bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         let count = u32::try_from(self.open.len()).expect("sessions are bounded");
         out.extend_from_slice(&count.to_le_bytes());
         for (id, session) in &self.open {
@@ -160,7 +183,11 @@ impl Sessions {
     }
 
     /// What [`encode`](Sessions::encode) gave, and what follows it.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, &[u8])> {
+    ///
+    /// # Errors
+    ///
+    /// If the bytes end too early.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8])> {
         let short = || refused("a table of sessions ends too early");
         let (count, mut rest) = bytes.split_first_chunk::<4>().ok_or_else(short)?;
         let mut sessions = Sessions::default();
@@ -211,9 +238,10 @@ mod tests {
     fn the_least_recently_used_session_makes_room() {
         let mut sessions = Sessions::default();
         let count = u64::try_from(SESSIONS_MAX).unwrap();
-        (1..=count).for_each(|index| sessions.open(index));
+        assert!((1..=count).all(|index| sessions.open(index).is_none()));
         assert_eq!(sessions.execute(count + 1, request(1, 1)), None);
-        sessions.open(count + 2);
+        assert_eq!(sessions.open(count + 2), Some(2));
+        assert_eq!((sessions.highest(1), sessions.highest(2)), (Some(1), None));
         assert_eq!(sessions.execute(count + 3, request(1, 1)), Some(Skipped::Repeated));
         assert_eq!(sessions.execute(count + 3, request(2, 1)), Some(Skipped::Expired));
     }
