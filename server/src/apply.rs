@@ -3,7 +3,8 @@
 //! Time is the entry's and so is randomness, so that every replica computes the same. A key that has
 //! expired at the entry's time is treated as absent, and is overwritten or deleted when met.
 
-use strandline_engine::{Changes, KeyspaceId, Read, Result};
+use strandline_engine::{Changes, Db, Index, KeyspaceId, Read, Result, keyspace_create_entry};
+use strandline_replication::Sessions;
 
 use crate::cache::{Cache, Entry, Found};
 use crate::databases::Databases;
@@ -14,8 +15,16 @@ use crate::value::{Stored, string_header};
 pub const DATA: KeyspaceId = KeyspaceId::DEFAULT;
 /// The keyspace that orders keys by their expiry: the first that is ever created.
 pub const EXPIRY: KeyspaceId = KeyspaceId(1);
-/// The name of [`EXPIRY`].
-pub const EXPIRY_NAME: &str = "expiry";
+/// The keyspace of the first answers of numbered requests: the second.
+pub const ANSWERS: KeyspaceId = KeyspaceId(2);
+/// The keyspaces that every server's state needs beside the default one, in the order of creation.
+pub const KEYSPACES: [(&str, KeyspaceId); 2] = [("expiry", EXPIRY), ("answers", ANSWERS)];
+
+/// The entries that create those which are not there: the first of every server's log.
+pub fn keyspaces_missing(db: &Db) -> Vec<Vec<u8>> {
+    let missing = KEYSPACES.iter().filter(|(name, _)| db.keyspace(name).is_none());
+    missing.map(|(name, _)| keyspace_create_entry(name).expect("a short name is a name")).collect()
+}
 
 /// One write command in execution.
 pub struct Apply<'a, 'c> {
@@ -29,8 +38,12 @@ pub struct Apply<'a, 'c> {
     pub scratch: &'a mut Vec<u8>,
     /// Where the databases are.
     pub databases: &'a mut Databases,
+    /// The sessions whose requests are numbered.
+    pub sessions: &'a mut Sessions,
     /// In which database.
     pub database: usize,
+    /// The entry's index.
+    pub index: Index,
     /// The entry's time.
     pub time_ms: u64,
 }

@@ -27,6 +27,7 @@ pub mod databases;
 pub mod driving;
 pub mod entry;
 pub mod event_loop;
+pub mod first_answer;
 pub mod housekeeping;
 pub mod key;
 pub mod listener;

@@ -20,6 +20,7 @@ use strandline_engine::{
     Changes, Direction, Entry, EntryKind, Error, Index, Machine as EngineMachine, Range, Read,
     Result,
 };
+use strandline_replication::Sessions;
 
 use crate::apply::{Apply, DATA, EXPIRY};
 use crate::backup::feeds::Feeds;
@@ -104,6 +105,8 @@ impl Default for Shared {
 pub struct Machine {
     /// Where the databases are, as of the last applied entry.
     databases: Databases,
+    /// Whose requests are numbered, as of the last applied entry.
+    sessions: Sessions,
     /// Who the nodes are, as of the last applied entry.
     book: Book,
     /// Whether that has changed since it was told.
@@ -125,6 +128,7 @@ impl Machine {
     pub fn new(answers: Answers, shared: Arc<Shared>) -> Self {
         Self {
             databases: Databases::default(),
+            sessions: Sessions::default(),
             book: Book::default(),
             is_book_new: false,
             answers,
@@ -204,7 +208,9 @@ impl EngineMachine for Machine {
             cache: &self.shared.cache,
             written: &mut self.written,
             scratch: &mut self.scratch,
+            sessions: &mut self.sessions,
             database: usize::from(entry.header.database),
+            index: entry.index,
             time_ms: entry.header.time_ms,
         };
         Self::execute(apply, entry, opcode, args, &mut reply)?;
@@ -231,6 +237,7 @@ impl EngineMachine for Machine {
 
     fn state(&self) -> Vec<u8> {
         let mut bytes = self.databases.encode();
+        self.sessions.encode(&mut bytes);
         if self.book.index > 0 {
             bytes.extend_from_slice(&self.book.encode());
         }
@@ -238,15 +245,20 @@ impl EngineMachine for Machine {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<()> {
-        let (databases, book) = state.split_at(state.len().min(databases::STATE_LEN));
+        let malformed = |reason: String| Error::Malformed {
+            what: "state of the machine",
+            offset: databases::STATE_LEN,
+            reason,
+        };
+        let (databases, rest) = state.split_at(state.len().min(databases::STATE_LEN));
         self.databases = Databases::decode(databases)?;
+        let (sessions, book) =
+            Sessions::decode(rest).map_err(|error| malformed(error.to_string()))?;
+        self.sessions = sessions;
         self.book = match book {
             [] => Book::default(),
-            book => Book::decode(book).ok_or_else(|| Error::Malformed {
-                what: "state of the machine",
-                offset: databases::STATE_LEN,
-                reason: "what follows the databases is no book of nodes".into(),
-            })?,
+            book => Book::decode(book)
+                .ok_or_else(|| malformed("what follows the sessions is no book of nodes".into()))?,
         };
         if self.book.index > 0 {
             self.shared.put_book(&self.book);

@@ -15,12 +15,11 @@ use std::thread::JoinHandle;
 
 use strandline_engine::{
     Db, DbOptions, Durability, EntryHeader, EntryKind, Error, Index, Result, View,
-    keyspace_create_entry,
 };
 use strandline_replication::Replica;
 use strandline_wal::disk::{Disk, RealDisk, Rung};
 
-use crate::apply::{DATA, EXPIRY, EXPIRY_NAME};
+use crate::apply::{DATA, KEYSPACES, keyspaces_missing};
 use crate::backup::standing_file::StandingFile;
 use crate::backup::{Standing, copy, standing};
 use crate::cache::Found;
@@ -102,8 +101,9 @@ impl Store {
         let db = Db::open_with(disk.clone(), dir, options, Box::new(machine))?;
         copy::take_over(&mut file, &db)?;
         // The first entry of every server's log creates it.
-        let expiry = db.keyspace(EXPIRY_NAME);
-        if expiry.map_or(db.log().last().0 > 0, |id| id != EXPIRY) {
+        let is_ours = |(name, id): &(&str, _)| db.keyspace(name).is_none_or(|found| found == *id);
+        let is_new = db.log().last().0 == 0;
+        if !KEYSPACES.iter().all(is_ours) || !is_new && db.keyspace(KEYSPACES[0].0).is_none() {
             return Err(Error::Malformed {
                 what: "directory",
                 offset: 0,
@@ -198,9 +198,11 @@ impl Store {
     /// the store is opened: an empty log can begin as a copy of another one.
     fn prepare(&self) -> Result<()> {
         let _appending = self.standing.appending();
-        if !self.prepared.load(Ordering::Acquire) && self.db.keyspace(EXPIRY_NAME).is_none() {
-            let entry = keyspace_create_entry(EXPIRY_NAME)?;
-            self.db.append(&[&entry], self.durability())?;
+        let is_prepared = self.prepared.load(Ordering::Acquire);
+        let entries = if is_prepared { Vec::new() } else { keyspaces_missing(&self.db) };
+        if !entries.is_empty() {
+            let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+            self.db.append(&entries, self.durability())?;
         }
         self.prepared.store(true, Ordering::Release);
         Ok(())

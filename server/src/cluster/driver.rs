@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use strandline_engine::{EntryHeader, Index, keyspace_create_entry};
+use strandline_engine::{EntryHeader, Index};
 use strandline_replication::{
     Error, Event, Outcome, Output, Refusal, Replica, ReplicaId, Role, Term, decode_shared, encode,
 };
@@ -33,7 +33,7 @@ use super::health::Health;
 use super::members::Shelf;
 use super::question::{Mark, Questions};
 use super::{Book, Frame, Peers};
-use crate::apply::EXPIRY_NAME;
+use crate::apply::keyspaces_missing;
 use crate::clock;
 use crate::resp::Reply;
 use crate::submission::{Mailbox, Run, Submissions};
@@ -383,11 +383,11 @@ impl Driver {
         if self.role != Role::Leader || self.prepared_in == self.term() {
             return;
         }
-        if self.replica.db().keyspace(EXPIRY_NAME).is_none() {
-            let entry = keyspace_create_entry(EXPIRY_NAME).expect("a short name is a name");
+        let entries = keyspaces_missing(self.replica.db());
+        if !entries.is_empty() {
             let token = self.token();
             let mut offered = Output::default();
-            let failed = self.replica.offer(token, vec![entry], None, &mut offered);
+            let failed = self.replica.offer(token, entries, None, &mut offered);
             self.note_failure(failed);
             if !matches!(offered.outcomes.first(), Some(Outcome::Accepted { .. })) {
                 return;

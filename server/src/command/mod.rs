@@ -28,6 +28,7 @@ pub mod replication;
 mod scan;
 mod server_cmd;
 mod server_info;
+mod strandline;
 mod string;
 mod string_set;
 pub mod table;
@@ -41,6 +42,7 @@ pub use pattern::matches as pattern_matches;
 use std::fmt;
 
 use crate::apply::Apply;
+use crate::key::USER_KEY_LEN_MAX;
 use crate::reader::Reader;
 use crate::refusal::{Failure, Refusal};
 use crate::resp::{Args, Reply};
@@ -149,6 +151,24 @@ impl Command {
         let step = usize::try_from(step.max(1)).unwrap_or(1);
         let range = if first == 0 { 1..1 } else { i64::from(first)..last + 1 };
         range.step_by(step).filter_map(|place| usize::try_from(place).ok())
+    }
+
+    /// Refuses arguments of a wrong number, and keys that are too long.
+    ///
+    /// # Errors
+    ///
+    /// The answer for the client.
+    pub fn check_shape(&self, args: Args<'_>) -> std::result::Result<(), Refusal> {
+        if !self.takes(args.len()) {
+            return Err(Refusal::Arity(self.name.to_owned()));
+        }
+        for place in self.key_places(args.len()) {
+            let len = args.at(place).len();
+            if len > USER_KEY_LEN_MAX {
+                return Err(Refusal::KeyTooLong { len });
+            }
+        }
+        Ok(())
     }
 
     /// Whether it goes through the log.

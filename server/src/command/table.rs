@@ -8,7 +8,8 @@ use super::Command;
 use super::Handler::{Read, Session, Write};
 use super::{
     bits, client_cmd, command_cmd, config_cmd, connection, counter, expire, key, lcs, member,
-    object, primary_backup, replication, scan, server_cmd, server_info, string, string_set,
+    object, primary_backup, replication, scan, server_cmd, server_info, strandline, string,
+    string_set,
 };
 
 type Flags = &'static [&'static str];
@@ -107,6 +108,7 @@ pub static COMMANDS: &[Command] = commands! {
     "flushdb" -1 REMOVE NO_KEYS "server" write!(48, key::check_flush, key::flushdb);
     "flushall" -1 REMOVE NO_KEYS "server" write!(49, key::check_flush, key::flushall);
     "swapdb" 3 REMOVE_FAST NO_KEYS "server" write!(50, key::check_swapdb, key::swapdb);
+    "strandline" -3 WRITE NO_KEYS "generic" write!(56, strandline::check, strandline::apply);
     "ping" -1 ANY_FAST NO_KEYS "connection" Session(connection::ping);
     "echo" 2 ANY_FAST NO_KEYS "connection" Session(connection::echo);
     "quit" -1 HANDSHAKE NO_KEYS "connection" Session(connection::quit);

@@ -10,8 +10,8 @@ use strandline_engine::{
 };
 
 use super::{Handler, table};
-use crate::apply::{DATA, EXPIRY};
-use crate::databases::Databases;
+use crate::apply::{ANSWERS, DATA, EXPIRY};
+use crate::databases::{Databases, STATE_LEN};
 use crate::entry;
 use crate::machine::{Machine, OPCODE_RECLAIM, Shared, dead_key};
 use crate::reader::{Reader, Source};
@@ -175,7 +175,7 @@ impl Fixture {
 
     /// A slice of deleting what was flushed; false if there is nothing.
     pub(crate) fn reclaim(&mut self) -> bool {
-        let databases = Databases::decode(&self.machine.state()).unwrap();
+        let databases = Databases::decode(&self.machine.state()[..STATE_LEN]).unwrap();
         let Some(from) = dead_key(&self.map, &databases, &[]).unwrap() else { return false };
         self.propose(OPCODE_RECLAIM, [&from[..]].into_iter());
         true
@@ -185,6 +185,11 @@ impl Fixture {
     pub(crate) fn stored(&self) -> (usize, usize) {
         let count = |wanted| self.map.0.keys().filter(|(keyspace, _)| *keyspace == wanted).count();
         (count(DATA), count(EXPIRY))
+    }
+
+    /// How many first answers are kept.
+    pub(crate) fn answers(&self) -> usize {
+        self.map.0.keys().filter(|(keyspace, _)| *keyspace == ANSWERS).count()
     }
 
     /// A `SCAN` of everything, in calls of `count`: the keys, in the order in which they came.

@@ -64,6 +64,11 @@ impl<'a> Args<'a> {
         spans.iter().map(move |span| &bytes[span.start..span.end])
     }
 
+    /// The arguments from `at` on, of which the first is then the name.
+    pub fn rest(&self, at: usize) -> Args<'a> {
+        Args { bytes: self.bytes, spans: &self.spans[at.min(self.spans.len())..] }
+    }
+
     /// Whether the argument at `at` is this word, in upper or lower case.
     pub fn is(&self, at: usize, word: &str) -> bool {
         self.get(at).is_some_and(|argument| argument.eq_ignore_ascii_case(word.as_bytes()))

@@ -108,6 +108,16 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// A whole reply that was written in RESP2, to a command that writes: all that differs between the
+    /// versions there is having no value.
+    pub fn replay(&mut self, reply: &[u8]) {
+        match reply {
+            b"$-1\r\n" => self.null(),
+            b"*-1\r\n" => self.null_array(),
+            reply => self.out.extend_from_slice(reply),
+        }
+    }
+
     /// The beginning of an array of `len` replies, which must follow.
     pub fn array(&mut self, len: usize) {
         self.length(b'*', len);

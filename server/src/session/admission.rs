@@ -10,7 +10,6 @@ use super::State;
 use crate::backup::standing::gate;
 use crate::command::{Command, Handler};
 use crate::config;
-use crate::key::USER_KEY_LEN_MAX;
 use crate::refusal::Refusal;
 use crate::resp::Args;
 use crate::value::PAYLOAD_LEN_MAX;
@@ -27,15 +26,7 @@ pub(super) fn admit(command: &Command, args: Args<'_>, state: &State) -> Result<
     if !state.is_authenticated && !command.flags.contains(&"no_auth") {
         return Err(Refusal::other(NO_AUTH));
     }
-    if !command.takes(args.len()) {
-        return Err(Refusal::Arity(command.name.to_owned()));
-    }
-    for place in command.key_places(args.len()) {
-        let len = args.at(place).len();
-        if len > USER_KEY_LEN_MAX {
-            return Err(Refusal::KeyTooLong { len });
-        }
-    }
+    command.check_shape(args)?;
     let Handler::Write { check, .. } = command.handler else { return Ok(()) };
     // What a command writes is a batch, which is bounded: keys may be written twice, once for
     // their expiry.

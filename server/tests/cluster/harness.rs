@@ -92,10 +92,27 @@ impl Cluster {
         Client::connect(self.ports[place]).unwrap()
     }
 
-    /// Which node says that it leads, once one does that the others running agree on.
+    /// A client, if the node is there.
+    pub(crate) fn try_client(&self, place: usize) -> Option<Client> {
+        Client::connect(self.ports[place])
+    }
+
+    /// Which node leads, once all that run say the same, and none is in doubt: until then the first
+    /// election may need all of them.
     pub(crate) fn leader(&self) -> usize {
         let running = |place: &usize| self.children[*place].is_some();
-        self.leader_among(&(0..self.ports.len()).filter(running).collect::<Vec<_>>())
+        let places: Vec<usize> = (0..self.ports.len()).filter(running).collect();
+        let began = Instant::now();
+        let is_sure = |place: &usize| {
+            let client = self.try_client(*place);
+            client
+                .is_some_and(|mut client| client.ask("info replication").contains("doubt:nothing"))
+        };
+        while !places.iter().all(is_sure) {
+            assert!(began.elapsed() < PATIENCE, "a node is in doubt");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.leader_among(&places)
     }
 
     /// Which of these leads, once all of them say the same.

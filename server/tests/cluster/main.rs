@@ -4,4 +4,5 @@
 
 mod forming;
 mod harness;
+mod sessions;
 mod waiting;
