@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from cluster_nodes import NODES
-from cluster_load import Retrying
+from cluster_load import Numbered, Retrying
 from harness import CannotRun, ServerError, check_all, value_of
 
 
@@ -32,6 +32,36 @@ def leader_restarted_at_once(run):
     server.kill9()
     server.start()
     yield
+
+
+def sessions(run):
+    """Leaders are killed again and again under clients that number their writes and insist on an answer: each
+    is executed once, and its answer is the first one, however often it was asked for."""
+    clients = [Numbered(f"n{place}", run.cluster, place % len(run.cluster.data)) for place in range(6)]
+    for client in clients:
+        client.start()
+    for _ in range(3):
+        time.sleep(0.5)
+        killed = run.cluster.leader()
+        run.cluster.servers[killed].kill9()
+        time.sleep(1.0)
+        run.cluster.servers[killed].start()
+    yield
+    for client in clients:
+        client.stopped = True
+    for client in clients:
+        client.join(timeout=30)
+        if client.is_alive():
+            run.problems.append(f"{client.name} has no answer after 30 s")
+    connection = run.cluster.client(run.cluster.leader(), timeout=30)
+    for client in clients:
+        found = int(connection.ask("GET", f"counter:{client.name}") or 0)
+        # One whose last request is under way may be one ahead.
+        expected = (client.number, client.number - 1) if client.is_alive() else (client.number,)
+        assert found in expected, f"{client.name} counted {found}, and sent {client.number}"
+        assert not client.wrong, client.wrong[:3]
+    run.figures["requests"] = sum(client.number for client in clients)
+    run.figures["sent_again"] = sum(client.again for client in clients)
 
 
 def leader_stopped(run):
@@ -346,7 +376,8 @@ memory_runs_out.prepare = want_much
 # In the order of the table in the design, then the rest.
 SCENARIOS = {
     fault.__name__: fault
-    for fault in (leader_cut_off, leader_cut_off_wait_1, switchover, leader_killed, leader_killed_follower_lags,
+    for fault in (leader_cut_off, leader_cut_off_wait_1, switchover, leader_killed, sessions,
+                  leader_killed_follower_lags,
                   leader_restarted_at_once, all_killed, leader_stopped, majority_killed, follower_cut_off,
                   one_way_cut, slow_links, disk_wiped, follower_away, rolling_restart, members_change,
                   members_change_all_killed, disk_stalls, disk_fails, disk_full, memory_runs_out)

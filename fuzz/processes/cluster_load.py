@@ -166,6 +166,41 @@ class Retrying(threading.Thread):
         return reply
 
 
+class Numbered(threading.Thread):
+    """Counts in a key of its own, with numbered requests of a session: whatever it does not know the outcome of
+    it sends again, under the same number, through the next node. So each answer is known before it comes."""
+
+    def __init__(self, name, cluster, first):
+        super().__init__(daemon=True)
+        self.name, self.cluster, self.at = name, cluster, first
+        self.number = self.again = 0
+        self.wrong = []
+        self.stopped = False
+        self.connection = None
+
+    def run(self):
+        session = self.insist("OPEN")
+        while not self.stopped:
+            self.number += 1
+            reply = self.insist("DO", str(session), str(self.number), "INCR", f"counter:{self.name}")
+            if reply != self.number:
+                self.wrong.append(f"{self.name}: request {self.number} was answered {reply!r}")
+
+    def insist(self, *words):
+        while True:
+            try:
+                if self.connection is None:
+                    self.connection = self.cluster.client(self.cluster.nodes[self.at], timeout=3)
+                reply = self.connection.ask("STRANDLINE", "SESSION", *words)
+                if not isinstance(reply, ServerError) or not reply.text.startswith(("UNKNOWN",) + RETRIED):
+                    return reply
+            except OSError:
+                self.connection = None
+                self.at = (self.at + 1) % len(self.cluster.nodes)
+            self.again += 1
+            time.sleep(0.01)
+
+
 def longest_gap_ms(times, began, ended):
     """The longest time within the bounds in which nobody's write was acknowledged."""
     inside = sorted(t for t, _, _ in times if began <= t <= ended)
