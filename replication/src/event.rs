@@ -23,6 +23,12 @@ pub enum Event {
         /// Comes back in the outcome.
         token: u64,
     },
+    /// For a while the state is to be kept from growing older than this, so that it may be read here
+    /// without asking anybody first: see [`Replica::fresh_us`](crate::Replica::fresh_us).
+    KeepFresh {
+        /// In microseconds.
+        age_us_max: u64,
+    },
     /// The log's durable position has moved, or the log has failed.
     LogMoved,
     /// A message to this peer could not be sent.

@@ -73,6 +73,7 @@ impl Replica {
             committed,
             founded_in: Term(0),
             unsaved: None,
+            now_us: 0,
             failure: None,
         })
     }

@@ -10,7 +10,7 @@ use strandline_wal::canary;
 
 use crate::log::Appended;
 use crate::membership::{MembershipEntry, encode_changes, encode_founders};
-use crate::read::READS_MAX;
+use crate::read::{Began, READS_MAX};
 use crate::session::{self, SessionEntry};
 use crate::{
     Event, MemberRole, MembershipChange, Outcome, Output, Refusal, Replica, ReplicaId, Request,
@@ -171,10 +171,15 @@ impl Replica {
     pub(crate) fn begin_reads(&mut self) {
         let is_leader = self.consensus.is_leader();
         let is_early = is_leader && !self.consensus.has_committed_in_term();
+        let is_ageing = !is_leader && self.reads.is_ageing(self.now_us);
+        if !self.reads.is_wanted() && !is_ageing {
+            return;
+        }
+        let began = Began { at_us: self.now_us, led_in: is_leader.then(|| self.consensus.term()) };
         if is_leader && canary::is_on(canary::STALE_READ_ON_DEPOSED_LEADER)
             || is_early && canary::is_on(canary::READ_BEFORE_FIRST_COMMIT)
         {
-            if let Some(context) = self.reads.begin() {
+            if let Some(context) = self.reads.begin(began) {
                 self.reads.confirm(self.consensus.committed(), &context);
             }
             return;
@@ -182,7 +187,7 @@ impl Replica {
         if self.consensus.leader().is_none() || is_early {
             return;
         }
-        if let Some(context) = self.reads.begin() {
+        if let Some(context) = self.reads.begin(began) {
             self.consensus.read(context);
         }
     }

@@ -56,6 +56,8 @@ pub struct Replica {
     pub(crate) founded_in: Term,
     /// What a canary saves too late.
     pub(crate) unsaved: Option<HardState>,
+    /// The driver's clock, as it was told last.
+    pub(crate) now_us: u64,
     /// The first error; the replica takes no more events then.
     pub(crate) failure: Option<String>,
 }
@@ -111,6 +113,7 @@ impl Replica {
                 self.propose(token, entries, session, output)?;
             }
             Event::Read { token } => self.read(token, output),
+            Event::KeepFresh { age_us_max } => self.reads.keep_fresh(age_us_max),
             Event::LogMoved => {}
             Event::Unreachable(id) => {
                 if self.stalled.is_none() {

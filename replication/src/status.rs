@@ -107,6 +107,19 @@ pub enum PeerState {
 }
 
 impl Replica {
+    /// Tells the time, in microseconds: before an event is handed over, and read after the event has
+    /// come. By a clock that is never set, and that goes on while the system sleeps: on Linux
+    /// `CLOCK_BOOTTIME`. Only [`Replica::fresh_us`] needs it.
+    pub fn tell_time(&mut self, now_us: u64) {
+        self.now_us = self.now_us.max(now_us);
+    }
+
+    /// Everything that was committed at this moment, by the clock of [`Replica::tell_time`], is in the
+    /// state. None if that was never asked for: see [`Event::KeepFresh`](crate::Event::KeepFresh).
+    pub fn fresh_us(&self) -> Option<u64> {
+        self.reads.fresh_us()
+    }
+
     /// What the replica is, knows and lacks.
     pub fn status(&self) -> Status {
         let consensus = &self.consensus;
