@@ -16,6 +16,18 @@ pub fn now_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Microseconds of a clock that nobody sets, for spans between moments of this node alone: it goes on
+/// while the system sleeps. That of a virtual machine stands still while the machine is suspended.
+pub fn steady_us() -> u64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(clock);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
+}
+
 /// Randomness for entries and for sampling reads: the standard library's seed of each hasher, mixed
 /// with a count. Not for secrets.
 #[derive(Debug)]

@@ -46,6 +46,8 @@ pub struct Live {
     pub replica_lag_s: AtomicU64,
     /// `replica-serve-stale-data`
     pub serves_stale: AtomicBool,
+    /// `stale-read-max-ms`, in microseconds.
+    pub stale_read_max_us: AtomicU64,
 }
 
 /// `CLIENT PAUSE`.
@@ -191,6 +193,7 @@ impl Server {
         live.replicas_min.store(replicas_min, Ordering::Relaxed);
         live.replica_lag_s.store(number("min-replicas-max-lag"), Ordering::Relaxed);
         live.serves_stale.store(config.is_on("replica-serve-stale-data"), Ordering::Relaxed);
+        live.stale_read_max_us.store(number("stale-read-max-ms") * 1000, Ordering::Relaxed);
         self.store.shared().cache.set_len_max(config.size("cache-bytes"));
         let durability = match config.get("durability") {
             "memory" => Durability::Memory,

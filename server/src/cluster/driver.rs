@@ -147,6 +147,9 @@ impl Driver {
         if is_tick {
             // A process that was stopped for a while has missed time, not gained it.
             *next_tick = now + TICK;
+            if let Some(age_us_max) = self.group.take_age_wanted() {
+                self.step(Event::KeepFresh { age_us_max });
+            }
             self.step(Event::Tick);
             let leader = self.group.status().and_then(|status| status.leader);
             self.forwarded.forget(now, leader, |to| self.peers.is_connected(to));
@@ -159,6 +162,7 @@ impl Driver {
         }
         self.prepare();
         self.answer_remote();
+        self.group.set_fresh(self.replica.fresh_us());
         if is_tick {
             self.group.post(self.replica.status());
         }
@@ -398,6 +402,7 @@ impl Driver {
 
     pub(super) fn step(&mut self, event: Event) {
         let mut output = std::mem::take(&mut self.output);
+        self.replica.tell_time(clock::steady_us());
         let failed = self.replica.step(event, &mut output);
         self.note_failure(failed);
         self.send(&output);

@@ -3,7 +3,7 @@
 //! The replica lives on a thread of its own (see [`driver`](super::driver)). What others want of it goes
 //! into one channel; what they want to know of it stands on a board that the thread keeps up to date.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::Frame;
 use super::nodes::{Node, Nodes};
 use super::question::{Mark, Spread};
+use crate::clock;
 use crate::submission::Run;
 
 /// Bytes of peers' frames that wait for the replica at the most. More are dropped, which costs the
@@ -83,6 +84,12 @@ pub struct Group {
     board: Mutex<Option<Arc<Status>>>,
     /// Bytes of frames in the channel.
     frames_len: AtomicUsize,
+    /// Everything that was committed at this moment of the steady clock is in the state; 0: not known.
+    fresh_us: AtomicU64,
+    /// How old the state may become, if somebody has asked since the last tick; 0: nobody.
+    age_us_wanted: AtomicU64,
+    /// Reads that were answered from this node's state alone.
+    stale_reads: AtomicU64,
 }
 
 impl Group {
@@ -96,6 +103,9 @@ impl Group {
             nodes: RwLock::new(Arc::new(nodes)),
             board: Mutex::default(),
             frames_len: AtomicUsize::new(0),
+            fresh_us: AtomicU64::new(0),
+            age_us_wanted: AtomicU64::new(0),
+            stale_reads: AtomicU64::new(0),
         };
         (Arc::new(group), received)
     }
@@ -145,6 +155,41 @@ impl Group {
         let (sender, receiver) = oneshot::channel();
         self.send(Input::Question(mark, sender));
         receiver.await.unwrap_or(None)
+    }
+
+    /// Whether the state may be read without asking anybody: it is proven to be no older than this. Has it
+    /// kept so, for a while. No state is that of a witness, and none is no older than nothing.
+    pub fn may_read_stale(&self, age_us_max: u64) -> bool {
+        let is_fresh = self.age_us(age_us_max).is_some_and(|age_us| age_us <= age_us_max);
+        self.stale_reads.fetch_add(u64::from(is_fresh), Ordering::Relaxed);
+        is_fresh
+    }
+
+    /// How old the state may be at the most, if that is known. Has it kept from growing older than
+    /// `age_us_max`, for a while.
+    pub fn age_us(&self, age_us_max: u64) -> Option<u64> {
+        if self.is_witness || age_us_max == 0 {
+            return None;
+        }
+        self.age_us_wanted.store(age_us_max, Ordering::Relaxed);
+        // The clock is read after the proof: the state is no older than it seems.
+        let fresh_us = self.fresh_us.load(Ordering::Acquire);
+        (fresh_us > 0).then(|| clock::steady_us().saturating_sub(fresh_us))
+    }
+
+    /// How many reads were answered from this node's state alone.
+    pub fn stale_reads(&self) -> u64 {
+        self.stale_reads.load(Ordering::Relaxed)
+    }
+
+    /// The state, as it may be read now, has everything that was committed at this moment.
+    pub(super) fn set_fresh(&self, fresh_us: Option<u64>) {
+        self.fresh_us.store(fresh_us.unwrap_or(0), Ordering::Release);
+    }
+
+    /// How old the state may become, if somebody has asked since this was called last.
+    pub(super) fn take_age_wanted(&self) -> Option<u64> {
+        Some(self.age_us_wanted.swap(0, Ordering::Relaxed)).filter(|age_us| *age_us > 0)
     }
 
     /// Asks for something, and waits for what becomes of it.

@@ -40,6 +40,7 @@ pub(super) fn reset(connection: &mut Connection<'_>, _: Args<'_>, reply: &mut Re
     connection.state.database = 0;
     connection.state.protocol = Protocol::Resp2;
     connection.state.reply_mode = ReplyMode::On;
+    connection.state.reads_stale = false;
     connection.state.is_authenticated = !connection.server.needs_password();
     connection.client.identity().name.clear();
     tell(connection);

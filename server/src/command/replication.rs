@@ -1,6 +1,7 @@
 //! A node among others, as Redis' clients ask about it: its role, its replicas, handing over.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use strandline_replication::{Doubt, PeerStatus, ReplicaId, Role, Status};
 
@@ -149,8 +150,25 @@ pub(super) fn failover(
     Ok(Next::Command(Command::StepDown))
 }
 
-/// `READONLY`, `READWRITE`: reads are answered on every node anyhow.
-pub(super) fn read_mode(_: &mut Connection<'_>, _: Args<'_>, reply: &mut Reply<'_>) -> Result {
+/// `READONLY`: from now on reads may be answered from this node's state alone, as long as that is proven
+/// to be no older than `stale-read-max-ms`. On a node that stands alone it changes nothing.
+pub(super) fn readonly(
+    connection: &mut Connection<'_>,
+    _: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
+    connection.state.reads_stale = true;
+    reply.ok();
+    Ok(Next::Continue)
+}
+
+/// `READWRITE`: reads are as of now again.
+pub(super) fn readwrite(
+    connection: &mut Connection<'_>,
+    _: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result {
+    connection.state.reads_stale = false;
     reply.ok();
     Ok(Next::Continue)
 }
@@ -287,7 +305,12 @@ pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
     write!(out, "term:{}\r\ncommitted:{}\r\n", status.term, status.committed)?;
     write!(out, "everywhere:{}\r\napplied:{applied}\r\n", status.everywhere)?;
     write!(out, "durable:{}\r\nlast:{}\r\n", status.durable, status.last)?;
-    write!(out, "first:{}\r\ndoubt:{}\r\n", status.first, doubt(status.doubt))
+    write!(out, "first:{}\r\ndoubt:{}\r\n", status.first, doubt(status.doubt))?;
+    let age_us_max = server.live.stale_read_max_us.load(Ordering::Relaxed);
+    // -1: it is not known yet; who asks has it found out.
+    let age_ms = group.age_us(age_us_max).map_or(-1, |age_us| integer_of(age_us.div_ceil(1000)));
+    write!(out, "stale_read_max_ms:{}\r\nstaleness_ms:{age_ms}\r\n", age_us_max / 1000)?;
+    write!(out, "stale_reads:{}\r\n", group.stale_reads())
 }
 
 /// What a replica cannot be sure of, in one word.

@@ -117,8 +117,8 @@ pub static COMMANDS: &[Command] = commands! {
     "auth" -2 HANDSHAKE NO_KEYS "connection" Session(connection::auth);
     "select" 2 ANY_FAST NO_KEYS "connection" Session(connection::select);
     "client" -2 ADMIN NO_KEYS "connection" Session(client_cmd::client);
-    "readonly" 1 ANY_FAST NO_KEYS "cluster" Session(replication::read_mode);
-    "readwrite" 1 ANY_FAST NO_KEYS "cluster" Session(replication::read_mode);
+    "readonly" 1 ANY_FAST NO_KEYS "cluster" Session(replication::readonly);
+    "readwrite" 1 ANY_FAST NO_KEYS "cluster" Session(replication::readwrite);
     "command" -1 ANY NO_KEYS "server" Session(command_cmd::command);
     "config" -2 ADMIN NO_KEYS "server" Session(config_cmd::config);
     "info" -1 ANY NO_KEYS "server" Session(server_info::info);

@@ -164,6 +164,12 @@ pub static SETTINGS: &[Setting] = &[
         "33554432",
         "a leader hands over when the system has less memory left; 0: never",
     ),
+    live(
+        "stale-read-max-ms",
+        Kind::Number(0, 3_600_000),
+        "500",
+        "how old what a node answers after READONLY may be; 0: as of now",
+    ),
     fixed("cluster-tls-cert", Kind::Text, "", "this node's certificate for the others"),
     fixed("cluster-tls-key", Kind::Text, "", "the key of that certificate"),
     fixed(

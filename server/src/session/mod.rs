@@ -73,6 +73,8 @@ pub struct State {
     pub is_authenticated: bool,
     /// Whether it wants replies.
     pub reply_mode: ReplyMode,
+    /// Whether it takes what is a little old: `READONLY`.
+    pub reads_stale: bool,
 }
 
 /// What a session command works on.
@@ -330,6 +332,7 @@ impl Session {
         match command.handler {
             Handler::Write { opcode, .. } => self.collect(opcode, command),
             Handler::Read(_) if self.server.store.group().is_some() => match self.readable.take() {
+                None if self.may_read_stale() => self.execute(place),
                 None => Step::AskFirst,
                 Some(Ok(())) => {
                     self.readable = Some(Ok(()));

@@ -1,6 +1,7 @@
 //! What a session waits for beside its own writes: that the state may be read, that replicas have
 //! caught up, that the disk has everything, that the cluster has done something.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Session;
@@ -94,6 +95,16 @@ impl Session {
             Ok(answer) => answer,
             Err(_) => Err(UNCONFIRMED.into()),
         }
+    }
+
+    /// Whether the client takes what is a little old, and this node's state is proven to be no older. If
+    /// it is not, the read is answered as any other.
+    pub(super) fn may_read_stale(&self) -> bool {
+        if !self.state.reads_stale {
+            return false;
+        }
+        let age_us_max = self.server.live.stale_read_max_us.load(Ordering::Relaxed);
+        self.server.store.group().is_some_and(|group| group.may_read_stale(age_us_max))
     }
 
     /// Waits until so many replicas, and the leader if `on_leader`, have what is applied now and what
