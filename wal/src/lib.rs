@@ -37,6 +37,8 @@
 //!
 //! An event loop opens the log with [`Options::events`] and drives it by [`Wal::pump`] whenever
 //! [`Wal::completion_fd`] is readable. `examples/futures.rs` runs a thousand writers on one thread.
+//!
+//! A process with many logs opens them on one [`SharedDisk`](disk::SharedDisk): they share a ring, fairly.
 
 mod ahead;
 pub mod canary;

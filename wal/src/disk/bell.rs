@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::io_error;
 use crate::Result;
@@ -43,5 +43,43 @@ impl Bell {
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Several bells as one descriptor: one of others, which is not silenced here, and one of our own.
+#[derive(Debug)]
+pub(super) struct Bells {
+    own: Bell,
+    /// Watches both, and is readable while either rings.
+    both: OwnedFd,
+}
+
+impl Bells {
+    /// A bell beside the one whose descriptor is `other`. The owner of that one keeps it open for as long.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if the process may open no more descriptors.
+    pub(super) fn new(other: BorrowedFd<'_>) -> Result<Self> {
+        let dir = Path::new("");
+        let own = Bell::new(dir)?;
+        let failed = |error: rustix::io::Errno| io_error("epoll", dir, 0, error.into());
+        let both = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        for bell in [other, own.as_fd()] {
+            let number = epoll::EventData::new_u64(0);
+            epoll::add(&both, bell, number, epoll::EventFlags::IN).map_err(failed)?;
+        }
+        Ok(Self { own, both })
+    }
+
+    /// The bell of our own.
+    pub(super) fn own(&self) -> &Bell {
+        &self.own
+    }
+}
+
+impl AsFd for Bells {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.both.as_fd()
     }
 }

@@ -155,6 +155,10 @@ impl WriteQueue for MixedQueue {
         self.ended(ended)
     }
 
+    fn places_max(&self) -> Option<usize> {
+        self.threads.places_max()
+    }
+
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.bell.as_fd())
     }

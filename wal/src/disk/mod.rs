@@ -61,6 +61,8 @@ mod pwritev2;
 pub mod real;
 mod real_file;
 mod registered;
+pub mod shared;
+mod shared_queue;
 pub mod simulated;
 mod transfer;
 mod trial;
@@ -74,6 +76,7 @@ pub use buffer::Buffer;
 pub use map::Map;
 pub use probe::{ProbeReport, RungReport, Verdict, probe};
 pub use real::RealDisk;
+pub use shared::SharedDisk;
 pub use simulated::SimulatedDisk;
 pub use writer_threads::WriterThreads;
 
@@ -207,6 +210,12 @@ pub trait WriteQueue: Send + Sync + fmt::Debug {
     /// every write in the calling thread.
     fn poll(&self) -> Vec<Completion> {
         Vec::new()
+    }
+    /// How many writes it has under way at once; those beyond wait inside, or are performed in the calling
+    /// thread. `None` if each write is performed in the thread that submits it: there is no queue to
+    /// [share](SharedDisk) then.
+    fn places_max(&self) -> Option<usize> {
+        None
     }
     /// A descriptor that is readable when something may have ended that was not fetched;
     /// [`poll`](WriteQueue::poll) makes it unreadable again. It may be readable once too often, never

@@ -10,6 +10,10 @@
 //! twice; a registration whose owner is gone is never found again and makes room for another one.
 //! Until then it holds pages, or the blocks of a removed file, which is why there are few.
 //!
+//! **What is registered stays for as long as an entry names it that the kernel has not seen**: it looks a slot up
+//! when it is given the entry. Entries that are given to it together are a [batch](Slots::begin_batch), and within one no slot
+//! is used for something else.
+//!
 //! Everything here is optional: where the kernel refuses a registration (an old one, a bound on locked
 //! memory), or where memory is seldom used twice, writes go without.
 
@@ -33,6 +37,8 @@ const JUDGED_AFTER: u32 = 96;
 pub(super) struct Slots {
     slots: Vec<Slot>,
     clock: u64,
+    /// The clock when the batch began.
+    batch: u64,
     lookups: u32,
     hits: u32,
     /// Whether registering works and pays.
@@ -70,7 +76,12 @@ impl Slots {
 
     fn new(count: usize, make: impl FnOnce(u32) -> io::Result<()>) -> Self {
         let is_on = make(u32::try_from(count).expect("a few")).is_ok();
-        Self { slots: vec![Slot::default(); count], clock: 0, lookups: 0, hits: 0, is_on }
+        Self { slots: vec![Slot::default(); count], clock: 0, batch: 0, lookups: 0, hits: 0, is_on }
+    }
+
+    /// The kernel has seen all entries so far.
+    pub(super) fn begin_batch(&mut self) {
+        self.batch = self.clock;
     }
 
     /// Where `len` bytes of `id` are registered; if they are not yet, `register` puts it into the slot that was not used for
@@ -102,6 +113,9 @@ impl Slots {
                 }
                 let oldest = || (0..self.slots.len()).min_by_key(|slot| self.slots[*slot].used);
                 let slot = found.or_else(oldest)?;
+                if self.slots[slot].used > self.batch {
+                    return None;
+                }
                 // Whatever the kernel makes of it: what was there is not found any more.
                 self.slots[slot].id = 0;
                 if register(u32::try_from(slot).expect("few slots")).is_err() {
@@ -124,6 +138,7 @@ mod tests {
     fn what_was_not_used_for_longest_makes_room() {
         let mut slots = Slots::for_files(|_| Ok(()));
         let put = |slots: &mut Slots, id| {
+            slots.begin_batch();
             let mut registered = None;
             let slot = slots.find(id, 1, |slot| {
                 registered = Some(slot);
@@ -137,11 +152,24 @@ mod tests {
         assert_eq!(put(&mut slots, 9), (Some(1), true));
         assert_eq!(put(&mut slots, 8), (Some(0), true));
         // It has grown.
+        slots.begin_batch();
         assert_eq!(
             slots.find(9, 2, |slot| (slot == 1).then_some(()).ok_or_else(|| unreachable!())),
             Some(1)
         );
         assert_eq!(slots.find(9, 2, |_| unreachable!()), Some(1));
+    }
+
+    /// The kernel looks at the slots when it is given the batch: the first write would have gone to the third
+    /// file.
+    #[test]
+    fn within_a_batch_a_slot_is_not_used_for_something_else() {
+        let mut slots = Slots::for_files(|_| Ok(()));
+        slots.begin_batch();
+        let mut find = |id| slots.find(id, 0, |_| Ok(()));
+        assert_eq!([7, 8, 9, 7].map(&mut find), [Some(0), Some(1), None, Some(0)]);
+        slots.begin_batch();
+        assert_eq!(slots.find(9, 0, |_| Ok(())), Some(1));
     }
 
     #[test]
@@ -152,7 +180,11 @@ mod tests {
         assert_eq!(slots.find(1, 1, |_| refused()), None);
         assert_eq!(slots.find(1, 1, |_| Ok(())), None, "it is not asked again");
         let mut slots = Slots::for_buffers(|_| Ok(()));
-        let tried = (1..200).filter(|id| slots.find(*id, 1, |_| Ok(())).is_some()).count();
+        let mut find = |id| {
+            slots.begin_batch();
+            slots.find(id, 1, |_| Ok(()))
+        };
+        let tried = (1..200).filter(|id| find(*id).is_some()).count();
         assert!(tried <= 100, "{tried}");
     }
 }

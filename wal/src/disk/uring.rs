@@ -123,6 +123,8 @@ impl UringQueue {
     fn start(&self, state: &mut State, slots: &[usize]) -> (usize, Result<()>) {
         let mut pushed = 0;
         let mut result = Ok(());
+        state.files.begin_batch();
+        state.buffers.begin_batch();
         for slot in slots {
             match self.push(state, *slot) {
                 Ok(()) => pushed += 1,
@@ -351,6 +353,10 @@ impl WriteQueue for UringQueue {
             bell.silence();
         }
         self.fetch()
+    }
+
+    fn places_max(&self) -> Option<usize> {
+        Some(DEPTH_MAX)
     }
 
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -201,6 +201,10 @@ impl WriteQueue for WriterThreads {
         self.fetch()
     }
 
+    fn places_max(&self) -> Option<usize> {
+        Some(self.writers_max)
+    }
+
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.shared.bell.as_fd())
     }

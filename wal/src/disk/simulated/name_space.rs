@@ -18,7 +18,7 @@ use crate::{Error, Result};
 const EVENT_TIME: Duration = Duration::from_micros(40);
 
 /// How many durable writes may be in flight: as on the fastest real rungs.
-const DEPTH_MAX: usize = 8;
+pub(super) const DEPTH_MAX: usize = 8;
 
 impl SimulatedDisk {
     /// Numbers an operation and performs it, unless a fault forbids: then the effect takes place if

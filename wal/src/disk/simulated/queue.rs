@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::{Buffer, Completion, DurableWrite, Submitted, WriteQueue, io_error};
 use super::fault::{self, Fault, Operation};
 use super::file::SimulatedFile;
+use super::name_space::DEPTH_MAX;
 use super::names::FileId;
 use super::state::{Shared, State, bounded, enter, to_u64};
 use crate::{Error, Result};
@@ -211,6 +212,10 @@ impl WriteQueue for SimulatedQueue {
         let mut state = enter(&self.state);
         let queue = state.queues.get_mut(&self.number).expect("queues are never removed");
         std::mem::take(&mut queue.ended)
+    }
+
+    fn places_max(&self) -> Option<usize> {
+        Some(DEPTH_MAX)
     }
 }
 
