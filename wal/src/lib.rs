@@ -38,7 +38,8 @@
 //! An event loop opens the log with [`Options::events`] and drives it by [`Wal::pump`] whenever
 //! [`Wal::completion_fd`] is readable. `examples/futures.rs` runs a thousand writers on one thread.
 //!
-//! A process with many logs opens them on one [`SharedDisk`](disk::SharedDisk): they share a ring, fairly.
+//! A process with many logs opens them on one [`SharedDisk`](disk::SharedDisk): they share a
+//! ring and the thread that prepares segments, fairly.
 
 mod ahead;
 pub mod canary;
@@ -82,6 +83,7 @@ mod window;
 pub use dump::inspect_segment;
 pub use error::{Error, Result};
 pub use histogram::Histogram;
+pub use housekeeping::Housekeeper;
 pub use options::Options;
 pub use reader::{Reader, Records};
 pub use recovery::{Recovery, Tail};

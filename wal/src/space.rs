@@ -57,46 +57,56 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether spares are missing. If not, there is room, and all that were wanted are there.
+    fn lacks_spares(&mut self) -> bool {
+        let lacks = self.core.failure().is_none() && self.core.spares_missing() > 0;
+        if !lacks {
+            self.is_full = false;
+            self.is_capped = false;
+            self.core.spares_wanted = 0;
+        }
+        lacks
+    }
+}
+
 impl Shared {
     /// Makes the spares that are missing.
     pub(crate) fn prepare(&self) -> Result<()> {
+        while self.prepare_one()? {}
+        Ok(())
+    }
+
+    /// Makes one spare, if any is missing; whether more are.
+    pub(crate) fn prepare_one(&self) -> Result<bool> {
         let mut next = self.next_segment.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that takes nothing more needs no room, and one that is closed has no directory.
         if self.lock().core.failure().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         self.recycle()?;
-        loop {
-            let (missing, len, log_id) = {
-                let state = self.lock();
-                if state.core.failure().is_some() {
-                    return Ok(());
-                }
-                let core = &state.core;
-                (core.spares_missing(), core.options.segment_size, core.log_id)
-            };
-            if missing == 0 {
-                let mut state = self.lock();
-                state.is_full = false;
-                state.is_capped = false;
-                state.core.spares_wanted = 0;
-                return Ok(());
-            }
-            if let Some(error) = self.capped() {
-                return Err(error);
-            }
-            let made = preparer::make(&*self.disk, &self.dir, *next, len, log_id);
+        let (len, log_id) = {
             let mut state = self.lock();
-            match made {
-                Ok(segment) => {
-                    *next = SegmentId(next.0 + 1);
-                    state.core.add_spare(segment);
-                }
-                Err(error) => {
-                    state.is_full = error.is_full();
-                    state.core.spares_wanted = 0;
-                    return Err(error);
-                }
+            if !state.lacks_spares() {
+                return Ok(false);
+            }
+            (state.core.options.segment_size, state.core.log_id)
+        };
+        if let Some(error) = self.capped() {
+            return Err(error);
+        }
+        let made = preparer::make(&*self.disk, &self.dir, *next, len, log_id);
+        let mut state = self.lock();
+        match made {
+            Ok(segment) => {
+                *next = SegmentId(next.0 + 1);
+                state.core.add_spare(segment);
+                Ok(state.lacks_spares())
+            }
+            Err(error) => {
+                state.is_full = error.is_full();
+                state.core.spares_wanted = 0;
+                Err(error)
             }
         }
     }

@@ -165,7 +165,7 @@ impl Wal {
             payload_len_max,
         });
         if background {
-            crate::housekeeping::start(&shared)?;
+            shared.disk.housekeeper().unwrap_or_default().keep(&shared)?;
         } else {
             // A full disk is no reason not to open: appends are refused, reads are served.
             match shared.prepare() {

@@ -176,7 +176,6 @@ fn a_hundred_logs_keep_what_they_acknowledged_over_a_crash() {
         (2, Fault::PowerCut, false),
         (3, Fault::Kill, true),
         (4, Fault::Kill, false),
-        (5, Fault::PowerCut, true),
     ] {
         let disk = SimulatedDisk::new(seed);
         disk.set_stepped(stepped);

@@ -43,7 +43,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::Result;
+use crate::{Housekeeper, Result};
 
 mod atomic_file;
 mod bell;
@@ -132,6 +132,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// queues are stepped by hand, is [`write_queue`](Disk::write_queue).
     fn event_queue(&self) -> Result<Box<dyn WriteQueue>> {
         self.write_queue()
+    }
+    /// Who does the background work of the logs that are opened here; `None` if each has a thread of its own.
+    fn housekeeper(&self) -> Option<Arc<Housekeeper>> {
+        None
     }
     /// What this disk needs and bears.
     fn profile(&self) -> Profile;

@@ -1,10 +1,14 @@
-//! A disk on which many logs of one process lie: they share one queue for their durable writes.
+//! A disk on which many logs of one process lie: they share one queue for their durable writes
+//! and one thread that prepares segments.
 //!
 //! A log opened on a disk by itself has a ring of its own, and a disk that is given to hundreds of logs has
 //! hundreds of rings that know nothing of each other. On a [`SharedDisk`] all logs have
 //! [lanes](super::shared_queue) of one queue: as many writes are under way as the disk bears and no more,
 //! those of several logs leave together, and no log starves another one. Everything else goes straight to the
 //! disk inside.
+//!
+//! One [`Housekeeper`] makes the spare segments of all of them, writes footers and marks idle tails, one log
+//! after the other.
 //!
 //! Logs for event loops and logs for threads that wait complete differently: where a process has both, there
 //! are two queues. The queue ends with its last log and is made anew with the next.
@@ -21,7 +25,7 @@ use std::time::Duration;
 
 use super::shared_queue::SharedQueue;
 use super::{Disk, File, Lock, Map, OpenMode, Profile, WriteQueue};
-use crate::Result;
+use crate::{Housekeeper, Result};
 
 /// See the [module](self)'s documentation. A cheap handle: clones share as well.
 ///
@@ -52,6 +56,7 @@ use crate::Result;
 pub struct SharedDisk {
     inner: Arc<dyn Disk>,
     queues: Arc<Queues>,
+    housekeeper: Arc<Housekeeper>,
 }
 
 /// The queues that logs have joined.
@@ -66,7 +71,7 @@ struct Queues {
 impl SharedDisk {
     /// Lets the logs that are opened on it share `inner`.
     pub fn new(inner: Arc<dyn Disk>) -> SharedDisk {
-        SharedDisk { inner, queues: Arc::default() }
+        SharedDisk { inner, queues: Arc::default(), housekeeper: Arc::default() }
     }
 }
 
@@ -142,6 +147,10 @@ impl Disk for SharedDisk {
 
     fn event_queue(&self) -> Result<Box<dyn WriteQueue>> {
         join(&self.queues.events, || self.inner.event_queue())
+    }
+
+    fn housekeeper(&self) -> Option<Arc<Housekeeper>> {
+        Some(self.housekeeper.clone())
     }
 
     fn profile(&self) -> Profile {
