@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use strandline_engine::{DbOptions, Index};
 use strandline_replication::{Member, MemberRole};
+use strandline_wal::SpareDirectory;
 use strandline_wal::disk::{RealDisk, Rung};
 
 use crate::auth;
@@ -152,7 +153,8 @@ pub fn start(config: Config) -> Result<Node> {
 
 /// Starts a node on sockets that listen already; on those of the settings if there are none.
 fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Node> {
-    let options = DbOptions { rung: parse_rung(config.get("rung")), ..DbOptions::default() };
+    let rung = parse_rung(config.get("rung"));
+    let options = DbOptions { rung, wal: log_options(&config, rung)?, ..DbOptions::default() };
     if config.get("cluster").is_empty() {
         let open = |dir: &Path| Ok(Opened::alone(Store::open(dir, options)?));
         return start_listening(config, listeners, open);
@@ -174,6 +176,18 @@ fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Nod
     let open =
         |dir: &Path| open_replica(dir, options, (nodes, joins), (security, tls), listener, health);
     start_listening(config, listeners, open)
+}
+
+/// How the log is kept.
+fn log_options(config: &Config, rung: Option<Rung>) -> Result<strandline_wal::Options> {
+    let mut options = strandline_wal::Options::default();
+    let dir = Path::new(config.get("log-spare-dir"));
+    if !dir.as_os_str().is_empty() {
+        let disk = RealDisk::open(dir, rung).map_err(strandline_engine::Error::from)?;
+        options.spare = Some(SpareDirectory { disk: Arc::new(disk), dir: dir.to_path_buf() });
+        options.stall_millis = u64::try_from(config.number("log-stall-ms")).unwrap_or(0);
+    }
+    Ok(options)
 }
 
 /// A store that is open, and the threads that it runs on.

@@ -97,7 +97,7 @@ impl Store {
         let machine = Machine::new(Answers::new(submissions.clone()), shared.clone());
         refuse_replicas(&*disk, dir)?;
         let mut file = StandingFile::open(disk.clone(), dir, standing::draw_node())?;
-        copy::make_room(&file, dir)?;
+        copy::make_room(&file, dir, options.wal.spare.as_ref())?;
         let db = Db::open_with(disk.clone(), dir, options, Box::new(machine))?;
         copy::take_over(&mut file, &db)?;
         // The first entry of every server's log creates it.

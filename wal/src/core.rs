@@ -18,6 +18,7 @@
 mod ending;
 mod flight;
 mod marker;
+mod moving;
 mod rewrite;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::flight::{InFlight, What};
+use crate::core::moving::Moving;
 use crate::disk::{Buffer, DurableWrite};
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN};
 use crate::group::{Framed, Group, Pending, Place};
@@ -137,6 +139,8 @@ pub(crate) struct Core {
     incarnation: u64,
     /// Segments ready for use.
     pub(crate) spares: Vec<Segment>,
+    /// The spare directory.
+    moving: Moving,
     /// How many spares an append needed that was refused: a batch may fill many segments.
     pub(crate) spares_wanted: usize,
     /// Incarnations of sealed segments that have no footer yet, in the order in which they lack it.
@@ -185,6 +189,8 @@ pub(crate) struct Start {
     pub claimed: Lsn,
     /// Whether the tail must be fenced by a fresh segment.
     pub fence: bool,
+    /// Files of this incarnation and older ones are never put to use again.
+    pub left_behind: u64,
 }
 
 impl Core {
@@ -206,6 +212,7 @@ impl Core {
             chain: start.chain,
             incarnation: start.incarnation,
             spares: start.spares,
+            moving: Moving::new(start.left_behind),
             spares_wanted: 0,
             footless: VecDeque::new(),
             footers_due: 0,

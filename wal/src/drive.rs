@@ -127,7 +127,7 @@ impl Shared {
             }
             Submitted::Queued => {
                 let mut state = self.lock();
-                state.waiters.queued += 1;
+                state.waiters.queued += i64::from(state.core.queued(id));
                 Ok(())
             }
         }
@@ -137,18 +137,20 @@ impl Shared {
     /// who may not wait.
     pub(crate) fn perform_all(&self, writes: Vec<DurableWrite>) {
         let ids: Vec<u64> = writes.iter().map(|write| write.id).collect();
-        let mut queued = 0;
+        let mut queued = Vec::new();
         let mut ended = Vec::new();
         for (id, submitted) in ids.into_iter().zip(self.queue.submit_all(writes)) {
             match submitted {
                 Submitted::Done(result) => ended.push((id, self.or_retried(result))),
-                Submitted::Queued => queued += 1,
+                Submitted::Queued => queued.push(id),
             }
         }
         let now = self.disk.now();
         let mut state = self.lock();
         state.core.tick(now);
-        state.waiters.queued += queued;
+        for id in queued {
+            state.waiters.queued += i64::from(state.core.queued(id));
+        }
         if ended.is_empty() {
             return;
         }
@@ -185,11 +187,11 @@ impl Shared {
         state.core.tick(now);
         state.waiters.reaping = false;
         for completion in completions {
-            state.waiters.queued -= 1;
             drop(state);
             let result = self.or_retried(completion.result);
             state = self.lock();
-            state.core.completed(completion.id, result);
+            // One that was given up is not counted any more.
+            state.waiters.queued -= i64::from(state.core.completed(completion.id, result));
         }
         self.settle(state);
     }
@@ -205,7 +207,7 @@ impl Shared {
 
     /// After completions: hands the lead on, calls the hook for what has become durable, and wakes
     /// those who waited for it.
-    fn settle<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+    pub(crate) fn settle<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         if state.core.failure().is_some() {
             let all = state.waiters.take_all();
             drop(state);

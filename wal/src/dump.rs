@@ -14,12 +14,15 @@ use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
 
 /// Describes the segment file `path`: its header, each group, and what stands where the groups end.
-/// Reads only; a damaged file is described as far as possible.
+/// Reads only; a damaged file is described as far as possible. The mark of a spare directory is described, too.
 ///
 /// # Errors
 ///
 /// If the file cannot be opened or read at all.
 pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
+    if path.ends_with(crate::spare::MARK_FILE) {
+        return crate::spare::inspect_mark(disk, path);
+    }
     let file = disk.open(path, OpenMode::Read)?;
     let len = file.len()?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

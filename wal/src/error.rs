@@ -63,6 +63,14 @@ pub enum Error {
         /// What stands there.
         found: String,
     },
+    /// A log has a spare directory, and it was not given, or the one that was given does not hold the log's
+    /// mark. Nothing was changed.
+    SpareAbsent {
+        /// The directory of the log.
+        path: PathBuf,
+        /// The log's identity.
+        log_id: u64,
+    },
     /// Another process, or another handle in this one, uses the directory.
     Locked {
         /// The lock file.
@@ -161,6 +169,9 @@ impl Error {
                 expected: expected.clone(),
                 found: found.clone(),
             },
+            Error::SpareAbsent { path, log_id } => {
+                Error::SpareAbsent { path: path.clone(), log_id: *log_id }
+            }
             Error::Locked { path } => Error::Locked { path: path.clone() },
             Error::Full { path } => Error::Full { path: path.clone() },
             Error::Capped { path, size_max, first, last, held } => Error::Capped {
@@ -229,6 +240,12 @@ impl fmt::Display for Error {
             Error::Foreign { path, expected, found } => write!(
                 out,
                 "{} does not belong here: expected {expected}, found {found}; move it away",
+                path.display()
+            ),
+            Error::SpareAbsent { path, log_id } => write!(
+                out,
+                "the log in {} may go on in a spare directory, and without it may lack its end: open it \
+                 together with the directory whose file SPARE names log {log_id:016x}",
                 path.display()
             ),
             Error::Locked { path } => write!(

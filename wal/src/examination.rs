@@ -112,6 +112,7 @@ pub(crate) fn examine(disk: &dyn Disk, dir: &Path) -> Result<Option<Examination>
         id_max: 0,
         seen: Lsn(1),
     };
+    crate::spare::refuse_half(disk, dir)?;
     let mut window = Window::new();
     let mut files = Files::read(disk, dir, &mut found)?;
     let Some((_, newest, _)) = files.headed.last() else {

@@ -141,6 +141,11 @@ impl Kept {
             if state.core.failure().is_some() {
                 return None;
             }
+            // Another thread may have taken over, where this one hung.
+            let me = std::thread::current().id();
+            if state.housekeeper.as_ref().is_some_and(|other| other.id() != me) {
+                return None;
+            }
             let is_told = std::mem::take(&mut state.housekeeping_told);
             if !is_told && self.next == Next::Sleep {
                 return Some(Next::Sleep);

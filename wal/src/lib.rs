@@ -43,6 +43,7 @@
 
 mod ahead;
 pub mod canary;
+mod closing;
 mod core;
 pub mod disk;
 mod drive;
@@ -69,6 +70,7 @@ mod salvage;
 mod scrub;
 mod segment;
 mod space;
+mod spare;
 mod stats;
 mod stepped;
 mod survey;
@@ -92,6 +94,7 @@ pub use salvage::{Positions, Salvage};
 pub use scrub::{Damage, Scrub};
 pub use segment::{SegmentHeader, SegmentId};
 pub use space::Space;
+pub use spare::{Moved, SpareDirectory, with_spare};
 pub use stats::Stats;
 pub use ticket::Ticket;
 pub use verify::{Verification, verify};

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use crate::frame::BLOCK_LEN;
 use crate::record::{PAYLOAD_LEN_MAX, RECORD_HEADER_LEN};
-use crate::{Error, Result};
+use crate::{Error, Result, SpareDirectory};
 
 /// Settings of a log. The defaults suit a server with an NVMe disk.
 #[derive(Clone, Debug)]
@@ -37,6 +37,12 @@ pub struct Options {
     /// Bytes that the log's files may have together; 0 for no bound. At the bound appends are refused with
     /// [`Error::Capped`] until the log is trimmed. Default 0.
     pub log_size_max: u64,
+    /// A directory on another disk, in which the log goes on when its own disk fails a write. A log that has
+    /// one is not opened without it. Default none.
+    pub spare: Option<SpareDirectory>,
+    /// The log also goes on there when a write to its own disk has not ended after so many milliseconds; 0
+    /// for never. Writes are then made by threads that nobody waits for. Default 0.
+    pub stall_millis: u64,
     /// The identity given to a log that is created; drawn anew by default.
     pub new_log_id: u64,
 }
@@ -54,6 +60,8 @@ impl Default for Options {
             background: true,
             events: false,
             log_size_max: 0,
+            spare: None,
+            stall_millis: 0,
             new_log_id: RandomState::new().hash_one(std::process::id()) | 1,
         }
     }
@@ -84,6 +92,9 @@ impl Options {
         }
         if self.pending_size_max < self.group_size_max {
             return refuse("pending_size_max is under group_size_max".into());
+        }
+        if self.stall_millis > 0 && self.spare.is_none() {
+            return refuse("stall_millis needs a spare directory to go on in".into());
         }
         // The active segment, the spares, the one kept for a failing write, and one to be trimmed.
         let files = u64::try_from(self.spares + 3).unwrap_or(u64::MAX);

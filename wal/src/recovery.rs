@@ -256,7 +256,7 @@ pub(crate) fn recover(
     options: &Options,
 ) -> Result<(Start, Recovery)> {
     for name in disk.list(dir)?.iter().filter(|name| repair::is_left_over(name)) {
-        disk.remove(&dir.join(name))?;
+        disk.remove(&disk.locate(dir, name)?)?;
     }
     let mut survey = survey(disk, dir)?;
     let mut window = Window::new();
@@ -316,19 +316,22 @@ pub(crate) fn recover(
         last,
         claimed: proof.claimed,
         fence: scan.residue,
+        left_behind: if options.spare.is_some() { header.incarnation } else { 0 },
     };
     Ok((start, recovery))
 }
 
-/// Free segments of the right length become spares; the others are removed.
+/// Free segments of the right length become spares; the others are removed, and so are all of a log with a
+/// spare directory: a write that hung in an earlier life may yet land in one of them.
 fn keep_spares(
     disk: &dyn Disk,
     dir: &Path,
     options: &Options,
     free: Vec<Segment>,
 ) -> Result<Vec<Segment>> {
-    let (mut spares, mut others): (Vec<_>, Vec<_>) =
-        free.into_iter().partition(|segment| segment.len == options.segment_size);
+    let (mut spares, mut others): (Vec<_>, Vec<_>) = free
+        .into_iter()
+        .partition(|segment| segment.len == options.segment_size && options.spare.is_none());
     others.extend(spares.drain((options.spares + 1).min(spares.len())..));
     for segment in &others {
         disk.remove(&segment.path)?;
@@ -382,6 +385,7 @@ fn create(
         last: Lsn(0),
         claimed: Lsn(0),
         fence: false,
+        left_behind: 0,
     };
     Ok((start, recovery))
 }

@@ -138,6 +138,7 @@ impl Shared {
                 continue;
             }
             let write = core.seal_active();
+            state.tell_watcher();
             drop(state);
             match write {
                 Some(write) => {
@@ -167,7 +168,7 @@ impl Shared {
         self.disk.rename(&path, &old.path)?;
         // From here on the name may stand for either file, and a power cut may bring the old one back:
         // neither must be put to use for something else before the name is durable.
-        if let Err(error) = self.disk.sync_dir(&self.dir) {
+        if let Err(error) = self.disk.sync_dir(old.path.parent().unwrap_or(&self.dir)) {
             self.unsure.lock().unwrap_or_else(PoisonError::into_inner).push(in_use.clone());
             return Err(error);
         }

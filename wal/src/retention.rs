@@ -106,11 +106,14 @@ impl Core {
         let opening = self.is_opening();
         let mut removable = Vec::new();
         let mut held = Vec::new();
-        for in_use in self.held.drain(..) {
+        for in_use in std::mem::take(&mut self.held) {
             let end = in_use.end.expect("a trimmed segment was sealed");
             if InUse::is_read(&in_use) {
                 held.push(in_use);
-            } else if in_use.segment.len == self.options.segment_size
+            } else if self.is_left_alone(in_use.header.incarnation) {
+                // Removed when the log is opened again.
+            } else if self.may_reuse(in_use.header.incarnation)
+                && in_use.segment.len == self.options.segment_size
                 && self.spares.len() < spares_max
             {
                 self.spares.push(in_use.segment.clone());
@@ -127,10 +130,6 @@ impl Core {
     /// How many spares the preparer should add.
     pub(crate) fn spares_missing(&self) -> usize {
         (self.options.spares + 1).max(self.spares_wanted).saturating_sub(self.spares.len())
-    }
-
-    pub(crate) fn add_spare(&mut self, segment: Segment) {
-        self.spares.push(segment);
     }
 
     pub(crate) fn spares(&self) -> usize {
@@ -160,6 +159,7 @@ impl Shared {
                 if let Some((write, sealed)) = state.core.reset(first) {
                     state.waiters.settle_at(Lsn(first.0 - 1));
                     old.extend(sealed);
+                    state.tell_watcher();
                     break (write, rewrites);
                 }
                 drop(state);

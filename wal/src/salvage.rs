@@ -279,7 +279,7 @@ impl Salvage {
         for (from, to) in self.aside.iter_mut().chain(&mut self.steps.away) {
             let free = (1_u64..)
                 .map(|number| from.with_extension(format!("{ASIDE}-{number}")))
-                .find(|path| names.iter().all(|name| dir.join(name) != *path));
+                .find(|path| names.iter().all(|name| path.file_name() != Some(name.as_ref())));
             *to = free.unwrap_or_default();
         }
         Ok(())

@@ -189,7 +189,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// Opens the file `id` in `dir`.
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, id: SegmentId) -> Result<Self> {
-        let path = dir.join(id.file_name());
+        let path = disk.locate(dir, &id.file_name())?;
         let file = disk.open(&path, OpenMode::Log)?;
         let len = file.len()?;
         Ok(Self { id, path, file, len })

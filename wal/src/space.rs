@@ -4,10 +4,13 @@
 //! as large as it may be, refuses an append before it is accepted. Both end by themselves: when there
 //! is room on the disk, when the log is trimmed, when a reader lets go of a segment.
 
+use std::path::Path;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use crate::core::{Core, InUse};
 use crate::segment::SegmentId;
+use crate::sync::Mutex;
 use crate::wal::{Shared, State};
 use crate::{Error, Result, preparer};
 
@@ -77,30 +80,73 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes one spare, if any is missing; whether more are.
+    /// Makes one spare, if any is missing, where the log is or else in the spare directory; whether more are.
     pub(crate) fn prepare_one(&self) -> Result<bool> {
-        let mut next = self.next_segment.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().core.moved().is_some() {
+            return self.prepare_here(&self.making_elsewhere);
+        }
+        let here = self.prepare_here(&self.making);
+        if matches!(here, Ok(true)) {
+            return here;
+        }
+        // A spare directory that is full or gone is seen in the statistics: the log goes on without.
+        let elsewhere = self.prepare_elsewhere().unwrap_or(false);
+        here.map(|_| elsewhere)
+    }
+
+    /// Where segments are made now.
+    fn home(&self, core: &Core) -> &Path {
+        match (&self.spare, core.moved()) {
+            (Some(spare), Some(_)) => &spare.dir,
+            _ => &self.dir,
+        }
+    }
+
+    /// Makes a segment in the spare directory while the log is not there, if one is missing; whether more are.
+    fn prepare_elsewhere(&self) -> Result<bool> {
+        let Some(spare) = &self.spare else { return Ok(false) };
+        let _making = self.making_elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let (len, log_id) = {
+            let state = self.lock();
+            let core = &state.core;
+            if core.failure().is_some() || core.missing_elsewhere() == 0 {
+                return Ok(false);
+            }
+            (core.options.segment_size, core.log_id)
+        };
+        let made = preparer::make(&*self.disk, &spare.dir, self.next_id(), len, log_id)?;
+        let mut state = self.lock();
+        state.core.add_spare(made, true);
+        Ok(state.core.missing_elsewhere() > 0)
+    }
+
+    /// A number that no segment has, in neither directory.
+    fn next_id(&self) -> SegmentId {
+        SegmentId(self.next_segment.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn prepare_here(&self, making: &Mutex<()>) -> Result<bool> {
+        let _making = making.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that takes nothing more needs no room, and one that is closed has no directory.
         if self.lock().core.failure().is_some() {
             return Ok(false);
         }
         self.recycle()?;
-        let (len, log_id) = {
+        let (len, log_id, dir) = {
             let mut state = self.lock();
             if !state.lacks_spares() {
                 return Ok(false);
             }
-            (state.core.options.segment_size, state.core.log_id)
+            (state.core.options.segment_size, state.core.log_id, self.home(&state.core))
         };
         if let Some(error) = self.capped() {
             return Err(error);
         }
-        let made = preparer::make(&*self.disk, &self.dir, *next, len, log_id);
+        let made = preparer::make(&*self.disk, dir, self.next_id(), len, log_id);
         let mut state = self.lock();
         match made {
             Ok(segment) => {
-                *next = SegmentId(next.0 + 1);
-                state.core.add_spare(segment);
+                state.core.add_spare(segment, dir != self.dir);
                 Ok(state.lacks_spares())
             }
             Err(error) => {
@@ -117,8 +163,10 @@ impl Shared {
         for segment in &removable {
             self.disk.remove(&segment.path)?;
         }
-        if !removable.is_empty() {
-            self.disk.sync_dir(&self.dir)?;
+        let mut dirs: Vec<_> = removable.iter().filter_map(|one| one.path.parent()).collect();
+        dirs.dedup();
+        for dir in dirs {
+            self.disk.sync_dir(dir)?;
         }
         Ok(())
     }

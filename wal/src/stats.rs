@@ -2,7 +2,7 @@
 
 use crate::disk::Rung;
 use crate::pacing::Why;
-use crate::{Histogram, Lsn, Space};
+use crate::{Histogram, Lsn, Moved, Space};
 
 /// Counters since the log was opened, and its present state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,14 @@ pub struct Stats {
     pub group_bytes: Histogram,
     /// Bytes of records that wait to be submitted now.
     pub pending_bytes: usize,
+    /// Why the log has left its own directory for the spare one; `None` while it has not.
+    pub moved: Option<Moved>,
+    /// Segments prepared in the spare directory, while the log has not moved there.
+    pub spares_elsewhere: usize,
+    /// Segments in use or trimmed whose files stand in the spare directory.
+    pub segments_elsewhere: usize,
+    /// Writes that were given up because they had not ended, and that have not ended yet.
+    pub writes_given_up: usize,
     /// How durable writes are made; `None` before the log is open.
     pub rung: Option<Rung>,
     /// Spare segments ready now.

@@ -90,6 +90,7 @@ impl Wal {
 
 impl Shared {
     pub(crate) fn pump(&self) -> Result<()> {
+        self.give_up_hung();
         self.poll();
         self.submit_due()
     }

@@ -7,6 +7,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 
 use crate::core::{Core, InUse, Refused};
@@ -18,8 +19,9 @@ use crate::record::Kind;
 use crate::recovery::{self, Recovery};
 use crate::scrub::Scrubber;
 use crate::segment::SegmentId;
+use crate::spare::{self, SpareDirectory};
 use crate::sync::{Mutex, MutexGuard};
-use crate::waiters::{Reason, Waiters};
+use crate::waiters::Waiters;
 use crate::{Error, Lsn, Options, Result, Stats, canary};
 
 /// The file whose lock a log holds.
@@ -67,16 +69,22 @@ pub(crate) struct Shared {
     pub(crate) notifier: Arc<Notifier>,
     /// Called when the durable position has grown.
     pub(crate) hook: std::sync::OnceLock<DurableHook>,
-    /// The number of the next segment file; held while spares are made.
-    pub(crate) next_segment: Mutex<SegmentId>,
+    /// The spare directory, if the log has one.
+    pub(crate) spare: Option<SpareDirectory>,
+    /// The number of the next segment file.
+    pub(crate) next_segment: AtomicU64,
+    /// Held while spares are made in the log's own directory.
+    pub(crate) making: Mutex<()>,
+    /// The same for the spare directory.
+    pub(crate) making_elsewhere: Mutex<()>,
     /// Held while segments are replaced or the log is begun anew.
     pub(crate) layout: Mutex<()>,
     /// Where a verification of the open log is, and what it has found.
     pub(crate) scrubber: Mutex<Scrubber>,
     /// Replaced segments whose new file may lose its name: never used for anything else.
     pub(crate) unsure: Mutex<Vec<Arc<InUse>>>,
-    /// Released when the log is closed.
-    lock: Mutex<Option<Box<dyn Lock>>>,
+    /// Released when the log is closed: those of its own directory, and of the spare one.
+    pub(crate) locks: Mutex<Vec<Box<dyn Lock>>>,
     payload_len_max: usize,
 }
 
@@ -96,6 +104,9 @@ pub(crate) struct State {
     pub housekeeper_watches: bool,
     /// The thread that prepares spares and marks an idle tail.
     pub housekeeper: Option<std::thread::Thread>,
+    /// The thread that looks for writes that do not end, and whether it has to be told of one that begins.
+    pub watcher: Option<std::thread::Thread>,
+    pub watcher_sleeps: bool,
 }
 
 struct LastHandle(Arc<Shared>);
@@ -125,13 +136,23 @@ impl Wal {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<(Wal, Recovery)> {
         options.validate()?;
         disk.create_dir_all(dir)?;
-        let lock = disk.lock(&dir.join(LOCK_FILE))?;
+        let mut locks = vec![disk.lock(&dir.join(LOCK_FILE))?];
+        let disk = match &options.spare {
+            Some(spare) => {
+                locks.push(spare.lock()?);
+                spare::pair(disk, dir, spare, options.stall_millis > 0)?
+            }
+            None => spare::whole(disk, dir)?,
+        };
         let queue = if options.events { disk.event_queue()? } else { disk.write_queue()? };
         let (start, recovery) = recovery::recover(&*disk, &*queue, dir, &options)?;
-        let mut next_segment = SegmentId(1);
+        if let Some(spare) = &options.spare {
+            spare.mark(&*disk, dir, start.log_id)?;
+        }
+        let mut next_segment = 1;
         for name in disk.list(dir)? {
             if let Some(id) = SegmentId::from_file_name(&name) {
-                next_segment = next_segment.max(SegmentId(id.0 + 1));
+                next_segment = next_segment.max(id.0 + 1);
             }
         }
         let mut depth_max = disk.profile().depth_max.max(1);
@@ -140,6 +161,7 @@ impl Wal {
         }
         let background = options.background;
         let payload_len_max = options.payload_len_max();
+        let (spare, watches) = (options.spare.clone(), background && options.stall_millis > 0);
         let core = Core::new(options, depth_max, start);
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -151,21 +173,29 @@ impl Wal {
                 housekeeping_told: false,
                 housekeeper_watches: false,
                 housekeeper: None,
+                watcher: None,
+                watcher_sleeps: false,
             }),
             queue,
             disk,
             dir: dir.to_path_buf(),
             notifier: Arc::default(),
             hook: std::sync::OnceLock::new(),
-            next_segment: Mutex::new(next_segment),
+            spare,
+            next_segment: AtomicU64::new(next_segment),
+            making: Mutex::new(()),
+            making_elsewhere: Mutex::new(()),
             layout: Mutex::new(()),
             scrubber: Mutex::new(Scrubber::new()),
             unsure: Mutex::new(Vec::new()),
-            lock: Mutex::new(Some(lock)),
+            locks: Mutex::new(locks),
             payload_len_max,
         });
         if background {
             shared.disk.housekeeper().unwrap_or_default().keep(&shared)?;
+            if watches {
+                spare::watch(&shared)?;
+            }
         } else {
             // A full disk is no reason not to open: appends are refused, reads are served.
             match shared.prepare() {
@@ -366,6 +396,7 @@ impl Wal {
     ///
     /// The first error; [`Error::is_full`] tells a full disk.
     pub fn prepare(&self, idle: bool) -> Result<()> {
+        self.shared.give_up_hung();
         self.shared.write_footers();
         self.shared.prepare()?;
         if idle {
@@ -388,6 +419,10 @@ impl Wal {
             segments_read: state.core.segments_read(),
             depth: state.core.depth(),
             pending_bytes: state.core.pending_size(),
+            moved: state.core.moved(),
+            spares_elsewhere: state.core.spares_elsewhere(),
+            segments_elsewhere: self.shared.segments_elsewhere(&state.core),
+            writes_given_up: state.core.hanging(),
             rung: Some(self.shared.disk.profile().rung),
             ..state.core.counters
         }
@@ -404,68 +439,21 @@ impl Wal {
     }
 }
 
-impl Shared {
-    /// Writes the marker that claims an idle tail, if one is due.
-    pub(crate) fn mark(&self, closing: bool) -> Result<()> {
-        if closing {
-            self.write_footers();
-            if self.lock().core.marker_lacks_spare() {
-                // On a full disk the log is closed without.
-                let _ = self.prepare();
-            }
-        }
-        let Some(write) = self.lock().core.marker(closing) else { return Ok(()) };
-        let opens_segment = write.offset == 0;
-        let result = self.perform(write);
-        // It may be under way, and nobody else may know.
-        self.hand_on(self.lock());
-        result?;
-        if closing && opens_segment {
-            self.settle_in_flight()?;
-            return self.mark(true);
-        }
-        Ok(())
-    }
-
-    fn close(&self) -> Result<()> {
-        let last = {
-            let state = self.lock();
-            match state.core.failure() {
-                Some(Error::Closed) => return Ok(()),
-                Some(_) => None,
-                None => Some(state.core.last()),
-            }
-        };
-        let result = match last {
-            Some(last) => self.wait(last).and_then(|()| self.settle_in_flight()),
-            None => Ok(()),
-        };
-        let marked = result.and_then(|()| self.mark(true)).and_then(|()| self.settle_in_flight());
-        let mut state = self.lock();
-        let failure = state.core.failure();
-        state.core.close();
-        let all = state.waiters.take_all();
-        if let Some(housekeeper) = state.housekeeper.take() {
-            housekeeper.unpark();
-        }
-        drop(state);
-        all.wake(Reason::Look);
-        self.notifier.close();
-        // Whoever is making or replacing files ends before the directory is another's.
-        drop(self.next_segment.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(self.layout.lock().unwrap_or_else(PoisonError::into_inner));
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-        marked.and(failure.map_or(Ok(()), Err))
-    }
-}
-
 impl State {
     /// Wakes the housekeeper if something is due that it would not see by itself. While the log is busy it
     /// is not woken for the tail: it looks whether that is idle, every so often.
     pub(crate) fn tell_what_is_due(&mut self) {
         let unseen = self.core.is_unproven() && !self.housekeeper_watches;
+        self.tell_watcher();
         if self.core.spares_missing() > 0 || self.core.is_footer_due() || unseen {
             self.tell_housekeeper();
+        }
+    }
+
+    /// Wakes who looks for writes that hang, if one is in flight and it does not look.
+    pub(crate) fn tell_watcher(&mut self) {
+        if self.core.in_flight() > 0 && std::mem::take(&mut self.watcher_sleeps) {
+            self.watcher.iter().for_each(std::thread::Thread::unpark);
         }
     }
 

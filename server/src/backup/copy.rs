@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strandline_engine::{Adopted, Adoption, Db, Error, Index, Result, log_dir, state_dir};
+use strandline_wal::SpareDirectory;
 use strandline_wal::disk::{Disk, File, OpenMode};
 
 use super::frame::CopyFile;
@@ -161,12 +162,13 @@ fn adopt(db: &Db, dir: &Path) -> Result<Adoption> {
     }
 }
 
-/// Before a store is opened: if a copy is to take its place, drops its log and its state.
+/// Before a store is opened: if a copy is to take its place, drops its log, in both of its directories, and
+/// its state.
 ///
 /// # Errors
 ///
 /// If another process has the store open, or what the disk refuses.
-pub fn make_room(file: &StandingFile, dir: &Path) -> Result<()> {
+pub fn make_room(file: &StandingFile, dir: &Path, spare: Option<&SpareDirectory>) -> Result<()> {
     if file.get().copy.is_none() {
         return Ok(());
     }
@@ -175,6 +177,11 @@ pub fn make_room(file: &StandingFile, dir: &Path) -> Result<()> {
     disk.create_dir_all(&log)?;
     let lock = disk.lock(&log.join(LOCK_FILE))?;
     clear(&**disk, &state, "")?;
+    if let Some(spare) = spare {
+        spare.disk.create_dir_all(&spare.dir)?;
+        let _lock = spare.disk.lock(&spare.dir.join(LOCK_FILE))?;
+        clear(&*spare.disk, &spare.dir, LOCK_FILE)?;
+    }
     clear(&**disk, &log, LOCK_FILE)?;
     drop(lock);
     Ok(())
@@ -231,7 +238,7 @@ mod tests {
     /// As a store is opened.
     fn open(disk: &Arc<SimulatedDisk>) -> Result<(Db, StandingFile)> {
         let mut file = StandingFile::open(disk.clone(), Path::new(DIR), 7)?;
-        make_room(&file, Path::new(DIR))?;
+        make_room(&file, Path::new(DIR), None)?;
         let db = open_db(disk)?;
         take_over(&mut file, &db)?;
         Ok((db, file))

@@ -14,8 +14,8 @@ use clap::Args;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 use strandline_engine::{group_dir, log_dir, state_dir};
-use strandline_wal::Tail;
 use strandline_wal::disk::Disk;
+use strandline_wal::{SpareDirectory, Tail, with_spare};
 
 use super::error::{self, Error, Result};
 use super::inspect::reading_disk;
@@ -31,6 +31,9 @@ pub(crate) const HARD_STATE_FILE: &str = "hard-state";
 pub(crate) struct VerifyArgs {
     /// Its directory.
     pub(crate) dir: PathBuf,
+    /// The spare directory of its log, if it has one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log_spare_dir: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -38,7 +41,7 @@ pub(crate) struct VerifyArgs {
 
 /// Verifies: exit code 0 if nothing is damaged, 1 if something is, 3 if it could not run.
 pub(crate) fn run(args: VerifyArgs) -> ExitCode {
-    let outcome = verify(&args.dir).map(|report| {
+    let outcome = verify(&args.dir, args.log_spare_dir.as_deref()).map(|report| {
         match args.json {
             true => println!("{}", report.json(&args.dir)),
             false => print!("{}", report.text()),
@@ -109,11 +112,18 @@ impl Damage {
     }
 }
 
-fn verify(dir: &Path) -> Result<Report> {
+fn verify(dir: &Path, spare: Option<&Path>) -> Result<Report> {
     let log = find_store(dir)?;
     let disk = reading_disk(dir)?;
     let _lock = lock(&log)?;
-    verify_store(&disk, dir)
+    match spare {
+        None => verify_store(&disk, dir),
+        Some(spare) => {
+            let _lock = lock(spare)?;
+            let spare = SpareDirectory { disk: reading_disk(spare)?, dir: spare.to_path_buf() };
+            verify_store(&with_spare(disk, &log, &spare)?, dir)
+        }
+    }
 }
 
 /// The log of the store in `dir`.
@@ -354,7 +364,7 @@ mod tests {
     #[test]
     fn a_store_that_was_closed_is_clean() {
         let scratch = store();
-        let report = verify(scratch.path()).expect("it can be read");
+        let report = verify(scratch.path(), None).expect("it can be read");
         assert_eq!(report.damages, vec![]);
         assert!(report.groups > 0 && report.tables > 0, "{report:?}");
         assert!(report.text().contains("every checksum is right"));
@@ -364,7 +374,7 @@ mod tests {
     fn a_turned_bit_in_a_table_is_found() {
         let scratch = store();
         damage(&state_dir(scratch.path()), ".table", 100);
-        let report = verify(scratch.path()).expect("it can be read");
+        let report = verify(scratch.path(), None).expect("it can be read");
         assert_eq!(report.others.len(), 1, "{report:?}");
         assert!(report.others[0].file.ends_with(".table"));
         assert_eq!(report.json(scratch.path())["damages"][0]["file"], report.others[0].file);
@@ -374,7 +384,7 @@ mod tests {
     fn a_store_in_use_is_refused() {
         let scratch = store();
         let db = Db::open(scratch.path(), DbOptions::default()).expect("it was closed");
-        let error = verify(scratch.path()).expect_err("it is open");
+        let error = verify(scratch.path(), None).expect_err("it is open");
         assert!(matches!(error, Error::Log(strandline_wal::Error::Locked { .. })), "{error}");
         drop(db);
     }
@@ -382,7 +392,7 @@ mod tests {
     #[test]
     fn what_is_no_store_is_refused() {
         let scratch = Scratch::create(None, "test").expect("there is a temporary directory");
-        let error = verify(scratch.path()).expect_err("it is empty");
+        let error = verify(scratch.path(), None).expect_err("it is empty");
         assert!(error.to_string().contains("find a store in"), "{error}");
     }
 }

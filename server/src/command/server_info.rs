@@ -127,6 +127,10 @@ fn log(log: &strandline_wal::Stats, out: &mut String) -> std::fmt::Result {
         log.submitted_idle, log.submitted_size
     )?;
     write!(out, "log_groups_age:{}\r\nlog_rewrites:{}\r\n", log.submitted_age, log.rewrites)?;
+    let moved = log.moved.map_or("no", strandline_wal::Moved::name);
+    write!(out, "log_moved:{moved}\r\nlog_spares_elsewhere:{}\r\n", log.spares_elsewhere)?;
+    let (segments, given_up) = (log.segments_elsewhere, log.writes_given_up);
+    write!(out, "log_segments_elsewhere:{segments}\r\nlog_writes_given_up:{given_up}\r\n")?;
     write!(out, "log_payload:{}\r\nlog_written:{}\r\n", log.payload_bytes, log.device_bytes)?;
     for (name, values) in [("sync_us", &log.sync_micros), ("group_bytes", &log.group_bytes)] {
         for (part, percent) in [("p50", 50.0), ("p99", 99.0), ("p99_9", 99.9)] {

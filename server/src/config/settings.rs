@@ -201,6 +201,18 @@ pub static SETTINGS: &[Setting] = &[
     ),
     fixed("replica-read-only", Kind::Choice(&["yes"]), "yes", "always: a backup takes no writes"),
     fixed("rung", RUNGS, "auto", "how durable writes are made"),
+    fixed(
+        "log-spare-dir",
+        Kind::Text,
+        "",
+        "directory on another disk, for when the log's own fails",
+    ),
+    fixed(
+        "log-stall-ms",
+        Kind::Number(0, 3_600_000),
+        "0",
+        "after which a write of the log counts as failed if log-spare-dir is set; 0: never",
+    ),
     live("durability", Kind::Choice(&["disk", "memory"]), "disk", "when writes are acknowledged"),
     fixed("io-threads", Kind::Number(0, 128), "0", "threads for connections; 0: half the cores"),
     live("maxclients", Kind::Number(1, 1_000_000), "10000", "most connections"),

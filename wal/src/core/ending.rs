@@ -43,6 +43,9 @@ impl Core {
             let incarnation = self.footless.pop_front()?;
             let at = self.sealed.iter().rposition(|one| one.header.incarnation == incarnation);
             let Some(in_use) = at.and_then(|at| self.sealed.get(at)) else { continue };
+            if self.is_left_alone(incarnation) {
+                continue;
+            }
             let next = at.and_then(|at| self.sealed.get(at + 1));
             let next = next.map_or(self.active.header, |next| next.header);
             let end = in_use.end.expect("a sealed segment has an end");

@@ -7,7 +7,7 @@ use super::{Condition, Core};
 use crate::disk::{Buffer, DurableWrite};
 use crate::group::Group;
 use crate::pacing::Load;
-use crate::{Lsn, Result, canary};
+use crate::{Lsn, Moved, Result, canary};
 
 /// Groups kept in memory for readers that follow the tail, in bytes. A few of the largest groups:
 /// enough for a reader that is called after each sync.
@@ -34,11 +34,14 @@ pub(super) enum Outcome {
 
 #[derive(Debug)]
 pub(super) struct InFlight {
-    id: u64,
+    pub(super) id: u64,
     pub(super) what: What,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
+    /// Whether its end will be announced.
+    pub(super) is_queued: bool,
+    pub(super) offset: u64,
     /// When it was submitted.
-    since: Duration,
+    pub(super) since: Duration,
     /// Its bytes.
     len: usize,
 }
@@ -48,7 +51,8 @@ impl Core {
         let id = self.next_id;
         self.next_id += 1;
         let (since, outcome) = (self.now, Outcome::Outstanding);
-        self.in_flight.push_back(InFlight { id, what, outcome, since, len: bytes.len() });
+        let (is_queued, len) = (false, bytes.len());
+        self.in_flight.push_back(InFlight { id, what, outcome, is_queued, offset, since, len });
         let flights = self.in_flight.len();
         self.counters.depth_max = self.counters.depth_max.max(flights);
         let in_flight: usize = self.in_flight.iter().map(|write| write.len).sum();
@@ -57,8 +61,12 @@ impl Core {
         DurableWrite { id, file: self.active.segment.file.clone(), offset, bytes }
     }
 
-    /// Takes the outcome of a write that [`Core::next_write`] or [`Core::marker`] gave.
-    pub(crate) fn completed(&mut self, id: u64, result: Result<()>) {
+    /// Takes the outcome of a write that [`Core::next_write`] or [`Core::marker`] gave. Returns whether
+    /// anybody waits for it: one that was given up counts as failed, whatever became of it.
+    pub(crate) fn completed(&mut self, id: u64, result: Result<()>) -> bool {
+        if self.ends_late(id) {
+            return false;
+        }
         self.counters.syncs += 1;
         let write = self.in_flight.iter_mut().find(|write| write.id == id);
         let write = write.expect("only writes in flight complete");
@@ -98,8 +106,10 @@ impl Core {
         self.pacing.completed(self.now, took, acknowledged);
         let waits = self.in_flight.iter().any(|write| write.outcome == Outcome::Outstanding);
         if matches!(self.condition, Condition::Draining(_)) && !waits {
+            self.move_away(Moved::Failed);
             self.rewrite();
         }
+        true
     }
 
     fn keep_recent(&mut self, group: Group) {

@@ -39,7 +39,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,7 @@ mod map;
 #[allow(unsafe_code)]
 mod mapped_file;
 mod mixed;
+mod paired;
 pub mod probe;
 mod pwritev2;
 pub mod real;
@@ -74,6 +75,7 @@ mod writer_threads;
 pub use atomic_file::replace_file;
 pub use buffer::Buffer;
 pub use map::Map;
+pub(crate) use paired::PairedDisk;
 pub use probe::{ProbeReport, RungReport, Verdict, probe};
 pub use real::RealDisk;
 pub use shared::SharedDisk;
@@ -103,6 +105,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn create_dir_all(&self, dir: &Path) -> Result<()>;
     /// The names in a directory, sorted.
     fn list(&self, dir: &Path) -> Result<Vec<String>>;
+    /// Where the file stands that `dir` lists under this name: there, unless two directories are one.
+    fn locate(&self, dir: &Path, name: &str) -> Result<PathBuf> {
+        Ok(dir.join(name))
+    }
     /// Opens or creates a file.
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>>;
     /// Whether a file or directory of this name exists.

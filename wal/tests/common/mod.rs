@@ -5,6 +5,7 @@
 //! durable survives the next power cut, even if nothing was written in between.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub(crate) mod pair;
 pub(crate) mod small_log;
 
 use std::collections::BTreeMap;
