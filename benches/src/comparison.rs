@@ -9,7 +9,7 @@ use crate::probe::Probe;
 use crate::report::{Row, Subject};
 use crate::rounds::{Contestant, Rounds, Score};
 use crate::workload::{Durable, Opener, Shape};
-use crate::{Error, Result};
+use crate::{Error, Result, held, holder};
 
 /// Bytes of a value in most rows.
 const VALUE_LEN: usize = 256;
@@ -17,6 +17,11 @@ const VALUE_LEN: usize = 256;
 const BLOCK_LEN: usize = 4000;
 /// Bytes of a large record.
 const LARGE_LEN: usize = 1 << 20;
+
+/// Bytes of a record where a log is opened again: large ones are few, which is good for whoever reads all of them.
+const REOPEN_LEN: usize = 4096;
+/// Bytes of a small record, of which there are many.
+const SMALL_LEN: usize = 32;
 
 /// In the rows of rungs, the best one of those that were forced.
 pub const BEST_FORCED: &str = "best-forced";
@@ -51,6 +56,10 @@ pub struct Plan {
     pub peers: Vec<String>,
     /// Only these numbers of threads or connections; all if empty.
     pub concurrency: Vec<usize>,
+    /// Mebibytes of the log that is opened again after a kill.
+    pub reopen_mib: u32,
+    /// Records of the log whose index is looked at.
+    pub index_records: u32,
     /// Our server; found or built if none is given.
     pub binary: Option<PathBuf>,
 }
@@ -75,7 +84,8 @@ impl Plan {
                 let disk = [peers::disk()];
                 self.stores("block", &[1, 4, 16], BLOCK_LEN, ours, &disk, show)?;
                 self.stores("large", &[1, 4], LARGE_LEN, ours, &disk, show)?;
-                self.rungs(show)
+                self.rungs(show)?;
+                self.held(show)
             }
             What::Rungs => self.rungs(show),
             What::Engine => {
@@ -163,6 +173,36 @@ impl Plan {
                 show(&Row::new(&subject, &rounds, &best, true));
             }
         }
+        Ok(())
+    }
+
+    /// Logs that are held by processes of their own and killed: opening one again, and what it keeps in memory.
+    fn held(&self, show: &mut dyn FnMut(&Row)) -> Result<()> {
+        if !self.wants("raft-engine", 1) {
+            return Ok(());
+        }
+        let mut probe = Probe::open(&self.dir)?;
+        let len = u64::try_from(REOPEN_LEN).expect("small");
+        let records = (u64::from(self.reopen_mib) << 20) / len;
+        let mut logs = holder::Log::ALL.map(|log| -> Box<dyn Contestant> {
+            Box::new(held::Reopened::new(log, records, REOPEN_LEN, &self.dir))
+        });
+        let rounds = Rounds::run(&mut logs, self.rounds, self.seed, &mut probe)?;
+        drop(logs);
+        let subject_of =
+            |workload, value_bytes| Subject { value_bytes, ..subject(workload, 1, None) };
+        let subject = subject_of("reopen", REOPEN_LEN);
+        show(&Row::new(&subject, &rounds, &rounds.scores[1], true));
+        let subject = subject_of("reopen-bytes", REOPEN_LEN);
+        show(&Row::counted(&subject, &rounds, &rounds.scores[1], "bytes read while opening"));
+
+        let records = u64::from(self.index_records);
+        let mut logs = holder::Log::ALL.map(|log| -> Box<dyn Contestant> {
+            Box::new(held::Indexed::new(log, records, SMALL_LEN, &self.dir))
+        });
+        let rounds = Rounds::run(&mut logs, self.rounds, self.seed, &mut probe)?;
+        let subject = subject_of("index-memory", SMALL_LEN);
+        show(&Row::counted(&subject, &rounds, &rounds.scores[1], "bytes of memory for a record"));
         Ok(())
     }
 

@@ -9,6 +9,8 @@
 //!
 //! A reader starts with [`rounds`] (the protocol), then [`workload`] (what the threads do) and
 //! [`peers`] (how each store is opened); [`probe`] asks the bare disk, [`report`] prints the rows, [`page`] draws them.
+//! [`floors`] says what was promised. [`held`] and [`holder`] are for what only a process of its own can tell: opening a log after a kill,
+//! and its memory.
 //! `benches/` holds criterion benches of Strandline alone, for before and after a change.
 //!
 //! The program `corruption` damages a small log byte by byte, ours and raft-engine's: see [`corruption`].
@@ -22,6 +24,8 @@ mod crowd;
 pub mod device;
 mod error;
 pub mod floors;
+pub mod held;
+pub mod holder;
 pub mod page;
 pub mod peers;
 pub mod probe;

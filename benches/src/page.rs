@@ -11,7 +11,7 @@ use strandline_pages::{
     Cell, Chart, Environment, Interval, Intervals, Page, Series, commit, short,
 };
 
-use crate::report::{Detail, Measured, Outcome, Row};
+use crate::report::{Counted, Detail, Measured, Outcome, Row};
 use crate::rounds::QUANTILES;
 
 /// How the comparison was made.
@@ -47,6 +47,7 @@ pub fn page(setting: &Setting<'_>, rows: &[Row]) -> String {
     );
     let mut page = Page::new(&format!("Strandline beside its peers: {}", setting.what), &made);
     floors(&mut page, rows);
+    counts(&mut page, rows);
     let mut workloads: Vec<&str> = Vec::new();
     for row in rows {
         if !workloads.contains(&row.subject.workload) {
@@ -117,7 +118,7 @@ fn floors(page: &mut Page, rows: &[Row]) {
         .iter()
         .filter_map(|row| match &row.outcome {
             Outcome::Measured(measured) => Some((row, measured.as_ref(), measured.floor?)),
-            Outcome::Skipped { .. } => None,
+            Outcome::Counted(_) | Outcome::Skipped { .. } => None,
         })
         .collect();
     if promised.is_empty() {
@@ -157,6 +158,52 @@ fn floors(page: &mut Page, rows: &[Row]) {
     let headings =
         ["what", "floor", "lower end", "median", "upper end", "worst to best", "rounds", ""];
     page.table(&headings, &promised.iter().map(cells).collect::<Vec<_>>());
+}
+
+/// What was counted and not timed.
+fn counts(page: &mut Page, rows: &[Row]) {
+    let counted: Vec<(&Row, &Counted)> = rows
+        .iter()
+        .filter_map(|row| match &row.outcome {
+            Outcome::Counted(counted) => Some((row, counted.as_ref())),
+            Outcome::Measured(_) | Outcome::Skipped { .. } => None,
+        })
+        .collect();
+    if counted.is_empty() {
+        return;
+    }
+    page.section("What was counted");
+    page.paragraph(
+        "Less is better. A log held by a process that is killed with -9: what opening it reads, by the kernel's count, against \
+         its promise (header and footer of each segment, and one segment whole); and by how much memory grows with each \
+         small record. Counts hardly know noise; a bound on our own count holds in every round.",
+    );
+    let cells = |(row, counted): &(&Row, &Counted)| {
+        let bound = match (counted.ceiling, counted.ours_count_max) {
+            (Some(ceiling), _) => format!("ratio {ceiling:.2}"),
+            (None, Some(max)) => short(max),
+            (None, None) => String::new(),
+        };
+        let verdict = match counted.holds {
+            Some(true) => Cell::Verdict(true, "holds".into()),
+            Some(false) => Cell::Verdict(false, "over".into()),
+            None => Cell::text(""),
+        };
+        vec![
+            Cell::text(counted.unit),
+            Cell::text(row.peer),
+            Cell::number(short(counted.ours_count)),
+            Cell::number(short(counted.peer_count)),
+            Cell::number(short(counted.ratio_median)),
+            Cell::number(short(counted.ratio_high)),
+            Cell::number(bound),
+            Cell::number(counted.rounds.to_string()),
+            verdict,
+        ]
+    };
+    let headings =
+        ["what", "peer", "ours", "theirs", "ratio", "upper end", "at most", "rounds", ""];
+    page.table(&headings, &counted.iter().map(cells).collect::<Vec<_>>());
 }
 
 /// A row in words.
@@ -308,6 +355,10 @@ fn table(page: &mut Page, rows: &[Row]) {
         ];
         match &row.outcome {
             Outcome::Measured(measured) => cells.extend(measured_cells(measured)),
+            Outcome::Counted(counted) => {
+                let counts = [counted.ours_count, counted.peer_count].map(short);
+                cells.push(Cell::text(format!("{}: {}", counted.unit, counts.join(", theirs "))));
+            }
             Outcome::Skipped { skipped } => cells.push(Cell::text(format!("skipped: {skipped}"))),
         }
         cells
@@ -338,7 +389,7 @@ fn environment(dir: &Path, rows: &[Row]) -> Vec<(&'static str, String)> {
     let mut facts = Environment::of(dir).facts();
     let measured = rows.iter().find_map(|row| match &row.outcome {
         Outcome::Measured(measured) => Some(measured),
-        Outcome::Skipped { .. } => None,
+        Outcome::Counted(_) | Outcome::Skipped { .. } => None,
     });
     let durable_by = measured.map(|row| row.ours_durable_by.clone()).unwrap_or_default();
     let probe = measured.map(|row| format!("{} us for 4 KiB, synced", short(row.probe_us)));

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::floors::{floor, interval};
+use crate::floors::{ceiling, floor, interval};
 use crate::rounds::{Rounds, Score, Turn, median};
 
 /// What is measured.
@@ -41,6 +41,8 @@ pub struct Row {
 pub enum Outcome {
     /// Both ran.
     Measured(Box<Measured>),
+    /// Both counted something.
+    Counted(Box<Counted>),
     /// One of them did not.
     Skipped {
         /// Why.
@@ -92,6 +94,38 @@ pub struct Measured {
     pub ours: Detail,
     /// And of the peer.
     pub theirs: Detail,
+}
+
+/// Something that is counted and not timed; less is better. Numbers are medians over the rounds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Counted {
+    /// What the counts are.
+    pub unit: &'static str,
+    /// Ours.
+    pub ours_count: f64,
+    /// Theirs.
+    pub peer_count: f64,
+    /// Ours over theirs.
+    pub ratio_median: f64,
+    /// In our best round.
+    pub ratio_min: f64,
+    /// In our worst round.
+    pub ratio_max: f64,
+    /// From here on the median lies: see [`interval`].
+    pub ratio_low: f64,
+    /// And up to here.
+    pub ratio_high: f64,
+    /// What `ratio_high` must not pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<f64>,
+    /// What no count of ours may pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_count_max: Option<f64>,
+    /// Whether neither was passed, where there is one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<bool>,
+    /// How many rounds count.
+    pub rounds: usize,
 }
 
 /// What is counted beside speed; medians over the rounds.
@@ -186,6 +220,54 @@ impl Row {
         }
     }
 
+    /// The row of one peer, of what both have counted.
+    pub fn counted(subject: &Subject, rounds: &Rounds, peer: &Score, unit: &'static str) -> Row {
+        let turns = match (&rounds.scores[0].turns, &peer.turns) {
+            (Ok(ours), Ok(theirs)) => ours.iter().zip(theirs),
+            (Err(reason), _) | (_, Err(reason)) => {
+                return Row::skipped(subject, peer.name, reason.clone());
+            }
+        };
+        let counts: Vec<(f64, f64)> = turns
+            .clone()
+            .filter_map(|(ours, theirs)| Some((ours.counted?, theirs.counted?)))
+            .collect();
+        if counts.is_empty() {
+            return Row::skipped(subject, peer.name, "nothing was counted");
+        }
+        let ratios: Vec<f64> = counts.iter().map(|(ours, theirs)| ours / theirs).collect();
+        let (ratio_low, ratio_high) = interval(&ratios);
+        let ceiling = ceiling(subject.workload, peer.name);
+        let below = ceiling.map(|ceiling| ratio_high <= ceiling);
+        let within = turns
+            .filter_map(|(ours, _)| Some(ours.counted? <= ours.counted_max?))
+            .reduce(|one, other| one && other);
+        let ours_count_max =
+            rounds.scores[0].turns.iter().flatten().filter_map(|turn| turn.counted_max);
+        let counted = Counted {
+            unit,
+            ours_count: median(counts.iter().map(|(ours, _)| *ours).collect()),
+            peer_count: median(counts.iter().map(|(_, theirs)| *theirs).collect()),
+            ratio_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
+            ratio_max: ratios.iter().copied().fold(0.0, f64::max),
+            ratio_median: median(ratios),
+            ratio_low,
+            ratio_high,
+            ceiling,
+            ours_count_max: ours_count_max.reduce(f64::max),
+            holds: match (below, within) {
+                (None, None) => None,
+                _ => Some(below.unwrap_or(true) && within.unwrap_or(true)),
+            },
+            rounds: counts.len(),
+        };
+        Row {
+            subject: subject.clone(),
+            peer: peer.name,
+            outcome: Outcome::Counted(Box::new(counted)),
+        }
+    }
+
     /// The row as one line of JSON.
     ///
     /// # Panics
@@ -203,6 +285,20 @@ impl Row {
             format!("{workload:<7} {:<8} {:<18}", format!("{concurrency}{pipeline}"), self.peer);
         match &self.outcome {
             Outcome::Skipped { skipped } => format!("{what} skipped: {skipped}"),
+            Outcome::Counted(row) => format!(
+                "{what} {:>9.1} {:>9.1} {:>7.3} {:>6.3}-{:<6.3} {}{}",
+                row.ours_count,
+                row.peer_count,
+                row.ratio_median,
+                row.ratio_min,
+                row.ratio_max,
+                row.unit,
+                match row.holds {
+                    Some(true) => "; within its bound",
+                    Some(false) => "; OVER ITS BOUND",
+                    None => "",
+                }
+            ),
             Outcome::Measured(row) => format!(
                 "{what} {:>9.0} {:>9.0} {:>7.2} {:>6.2}-{:<6.2} {:>9.0} {:>9.0}  {} / {}{}{}{}",
                 row.ours_ops_per_s,
@@ -285,6 +381,31 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&row.json()).unwrap();
         assert_eq!(value["skipped"], "the disk is full");
         assert!(value.get("ratio_median").is_none());
+    }
+
+    #[test]
+    fn counts_are_held_to_their_bounds() {
+        let counts = |name, counts: &[f64], max: Option<f64>| {
+            let turn =
+                |count: &f64| Turn { counted: Some(*count), counted_max: max, ..Turn::default() };
+            Score { name, turns: Ok(counts.iter().map(turn).collect()) }
+        };
+        let subject = Subject { workload: "index-memory", ..SUBJECT };
+        let said = |ours: Score, theirs: Score| {
+            let rounds = rounds(vec![ours, theirs], 2);
+            let row = Row::counted(&subject, &rounds, &rounds.scores[1], "bytes");
+            serde_json::from_str::<serde_json::Value>(&row.json()).unwrap()
+        };
+        let row = said(counts("us", &[1.0, 2.0], None), counts("raft-engine", &[20.0, 10.0], None));
+        assert_eq!((&row["ratio_max"], &row["ceiling"]), (&0.2.into(), &0.25.into()));
+        assert_eq!((&row["ours_count"], &row["holds"]), (&1.5.into(), &true.into()));
+        // One round over is one too many: too few rounds to leave any out.
+        let row = said(counts("us", &[1.0, 3.0], None), counts("raft-engine", &[20.0, 10.0], None));
+        assert_eq!(row["holds"], false);
+        let row = said(counts("us", &[1.0, 3.0], Some(2.0)), counts("other", &[20.0; 2], None));
+        assert_eq!((&row["ours_count_max"], &row["holds"]), (&2.0.into(), &false.into()));
+        let row = said(counts("us", &[1.0], None), counts("other", &[20.0], None));
+        assert!(row.get("holds").is_none() && row.get("ceiling").is_none());
     }
 
     #[test]

@@ -51,6 +51,10 @@ pub struct Turn {
     pub syncs_per_op: Option<f64>,
     /// Bytes that the device wrote for each byte of a value.
     pub device_bytes_per_payload_byte: Option<f64>,
+    /// What else was counted, where a row is about that: less is better.
+    pub counted: Option<f64>,
+    /// What that count may be at most, where that was promised.
+    pub counted_max: Option<f64>,
 }
 
 /// What became of a contestant: a turn per round that was kept, or why there are none.

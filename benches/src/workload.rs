@@ -167,7 +167,7 @@ impl Contestant for Durable {
 }
 
 /// Writes out all that is dirty in the file system of `dir`.
-fn sync_file_system(dir: &Path) -> Result<()> {
+pub(crate) fn sync_file_system(dir: &Path) -> Result<()> {
     let file = std::fs::File::open(dir).map_err(Error::io("open", dir))?;
     rustix::fs::syncfs(&file).map_err(std::io::Error::from).map_err(Error::io("sync", dir))
 }
@@ -236,6 +236,7 @@ pub fn drive(store: &dyn Store, shape: Shape, turn: u64, dir: &Path) -> Result<T
         syncs_per_op: syncs.map(|syncs| f64_of(syncs) / count),
         device_bytes_per_payload_byte: device
             .map(|device| f64_of(device.bytes) / (count * f64_of(payload_len))),
+        ..Turn::default()
     })
 }
 

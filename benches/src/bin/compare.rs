@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use strandline_benches::comparison::{Plan, What};
-use strandline_benches::{Error, page, report};
+use strandline_benches::{Error, holder, page, report};
 
 /// Lets Strandline and its peers take turns, and prints the ratios.
 #[derive(Debug, Parser)]
@@ -35,6 +35,12 @@ struct Arguments {
     /// Only this peer (may be repeated)
     #[arg(long)]
     peer: Vec<String>,
+    /// Mebibytes of the log that is opened again after a kill (`wal`)
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    reopen_mib: u32,
+    /// Records of the log whose index is looked at (`wal`)
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(64..))]
+    index_records: u32,
     /// Only these numbers of threads or connections, separated by commas
     #[arg(long, value_delimiter = ',')]
     concurrency: Vec<usize>,
@@ -53,6 +59,10 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
+    if let Some(error) = holder::run_if_asked() {
+        eprintln!("compare: {error}");
+        return ExitCode::from(3);
+    }
     let arguments = Arguments::parse();
     let plan = Plan {
         rounds: usize::from(arguments.rounds),
@@ -61,6 +71,8 @@ fn main() -> ExitCode {
         seed: arguments.seed,
         peers: arguments.peer,
         concurrency: arguments.concurrency,
+        reopen_mib: arguments.reopen_mib,
+        index_records: arguments.index_records,
         binary: arguments.binary,
     };
     if !arguments.json {
