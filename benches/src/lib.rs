@@ -20,6 +20,7 @@
 
 pub mod comparison;
 pub mod corruption;
+pub mod corruption_page;
 mod crowd;
 pub mod device;
 mod error;

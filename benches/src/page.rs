@@ -411,7 +411,7 @@ fn environment(dir: &Path, rows: &[Row]) -> Vec<(&'static str, String)> {
 }
 
 /// The version of a peer that is built in, as locked.
-fn version_of(peer: &str) -> Option<&'static str> {
+pub(crate) fn version_of(peer: &str) -> Option<&'static str> {
     let package = if peer == "lmdb" { "heed" } else { peer };
     let lock = include_str!("../../Cargo.lock");
     let (_, after) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;

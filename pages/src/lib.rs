@@ -24,7 +24,8 @@
 //! assert!(page.html().contains("<svg"));
 //! ```
 //!
-//! [`Chart`] draws curves, [`Intervals`] draws ratios beside what they must reach, [`Environment`] asks the system
+//! [`Chart`] draws curves, [`Intervals`] draws ratios beside what they must reach, [`Shares`]
+//! draws what became of many cases, [`Environment`] asks the system
 //! what it is, and [`Page`] puts them together.
 //!
 //! Left out: what is measured, and by whom. `benches/` and `bench` of the server fill the pages.
@@ -33,8 +34,10 @@ mod chart;
 mod environment;
 mod intervals;
 mod page;
+mod shares;
 
 pub use chart::{Chart, Series, short};
 pub use environment::{Environment, commit};
 pub use intervals::{Interval, Intervals};
 pub use page::{Cell, Page, escaped};
+pub use shares::Shares;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use strandline_benches::corruption::{Row, Subject, matrix};
+use strandline_benches::corruption_page;
 
 /// Turns one bit of every byte of a small log, opens it, and counts what each log answers.
 #[derive(Debug, Parser)]
@@ -15,6 +16,9 @@ struct Arguments {
     /// One JSON object per row instead of a table
     #[arg(long)]
     json: bool,
+    /// Writes the rows as a page, too
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Where the logs are made: in memory by default, as nothing here is timed or outlives a power cut
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         println!("{}", Row::heading());
     }
     let mut broken = 0;
+    let mut rows = Vec::new();
     for subject in Subject::ALL {
         let row = match matrix(subject, &dir, stride) {
             Ok(row) => row,
@@ -49,6 +54,13 @@ fn main() -> ExitCode {
             (true, Ok(text)) => println!("{text}"),
             _ => println!("{}", row.line()),
         }
+        rows.push(row);
+    }
+    if let Some(path) = &arguments.page
+        && let Err(error) = std::fs::write(path, corruption_page::page(&rows, stride, &dir))
+    {
+        eprintln!("corruption: could not write {}: {error}", path.display());
+        return ExitCode::from(3);
     }
     match broken {
         0 => ExitCode::SUCCESS,
