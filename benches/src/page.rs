@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use strandline_pages::{
-    Cell, Chart, Environment, Interval, Intervals, Page, Series, commit, short,
+    Cell, Chart, Environment, Interval, Intervals, Page, Series, commit, over_percentiles,
+    over_threads, short,
 };
 
 use crate::report::{Counted, Detail, Measured, Outcome, Row};
@@ -54,7 +55,8 @@ pub fn page(setting: &Setting<'_>, rows: &[Row]) -> String {
             workloads.push(row.subject.workload);
         }
     }
-    for workload in workloads {
+    // An opening has no threads to be drawn over.
+    for workload in workloads.into_iter().filter(|workload| *workload != "reopen") {
         let drawn = charts(workload, rows);
         if drawn.is_empty() {
             continue;
@@ -238,51 +240,33 @@ fn lines<'a>(workload: &str, rows: &'a [Row]) -> Lines<'a> {
 
 fn charts(workload: &str, rows: &[Row]) -> Vec<String> {
     let lines = lines(workload, rows);
-    if lines[0].1.is_empty() {
-        return Vec::new();
-    }
-    let place =
-        |concurrency: usize| f64::from(u32::try_from(concurrency).unwrap_or(u32::MAX)).log2();
-    let places: Vec<(f64, String)> =
-        lines[0].1.iter().map(|(threads, _)| (place(*threads), threads.to_string())).collect();
-    let over_threads =
-        |title: &str, y_label: &str, number: &dyn Fn(Side<'_>) -> Option<f64>| -> Option<String> {
-            let series: Vec<Series> = lines
+    let chart = |title: &str, y_label: &str, number: &dyn Fn(Side<'_>) -> Option<f64>| {
+        let series = lines.iter().enumerate().map(|(at, (name, sides))| Series {
+            name: (*name).into(),
+            colour: colour(at, name),
+            points: sides
                 .iter()
-                .enumerate()
-                .map(|(at, (name, sides))| Series {
-                    name: (*name).into(),
-                    colour: colour(at, name),
-                    points: sides
-                        .iter()
-                        .filter_map(|(threads, side)| Some((place(*threads), number(*side)?)))
-                        .collect(),
-                })
-                .filter(|series| series.points.iter().any(|(_, height)| *height > 0.0))
-                .collect();
-            let chart = Chart {
-                title: title.into(),
-                x_label: "threads".into(),
-                y_label: y_label.into(),
-                places: places.clone(),
-                series,
-            };
-            (!chart.series.is_empty()).then(|| chart.svg())
-        };
+                .filter_map(|(threads, side)| Some((count(*threads), number(*side)?)))
+                .collect(),
+        });
+        over_threads(title, y_label, series.collect())
+    };
     let mut drawn = vec![
-        over_threads("Acknowledged writes", "per second", &|side| Some(side.ops_per_s)),
-        over_threads("Synced writes and syncs", "per acknowledgement", &|side| {
-            side.detail.syncs_per_op
-        }),
-        over_threads("Flushes of the device's cache", "per acknowledgement", &|side| {
+        chart("Acknowledged writes", "per second", &|side| Some(side.ops_per_s)),
+        chart("Synced writes and syncs", "per acknowledgement", &|side| side.detail.syncs_per_op),
+        chart("Flushes of the device's cache", "per acknowledgement", &|side| {
             side.detail.flushes_per_op
         }),
-        over_threads("Bytes written by the device", "per byte of payload", &|side| {
+        chart("Bytes written by the device", "per byte of payload", &|side| {
             side.detail.device_bytes_per_payload_byte
         }),
     ];
     drawn.extend(lines[0].1.iter().map(|(threads, _)| latency(*threads, &lines)));
-    drawn.into_iter().flatten().collect()
+    drawn.into_iter().flatten().map(|chart| chart.svg()).collect()
+}
+
+fn count(threads: usize) -> f64 {
+    f64::from(u32::try_from(threads).unwrap_or(u32::MAX))
 }
 
 /// The disk looks the same in every chart.
@@ -294,35 +278,15 @@ fn colour(number: usize, name: &str) -> usize {
     }
 }
 
-/// Where a quantile lies: each step to the right is ten times rarer, the maximum at the end.
-fn rarity(quantile: f64) -> f64 {
-    match quantile {
-        quantile if quantile >= 1.0 => 5.0,
-        quantile => -(1.0 - quantile).log10(),
-    }
-}
-
-fn latency(threads: usize, lines: &Lines<'_>) -> Option<String> {
-    let names =
-        [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"), (1.0, "max")];
-    let mut places: Vec<(f64, String)> =
-        names.iter().map(|(quantile, name)| (rarity(*quantile), (*name).into())).collect();
-    places.insert(0, (0.0, String::new()));
+fn latency(threads: usize, lines: &Lines<'_>) -> Option<Chart> {
     let series = lines.iter().enumerate().map(|(number, (name, sides))| {
         let side = sides.iter().find(|(other, _)| *other == threads);
         let latencies = side.map_or(&[][..], |(_, side)| &side.detail.latency_us);
-        let points = QUANTILES.iter().zip(latencies).map(|(quantile, us)| (rarity(*quantile), *us));
-        Series { name: (*name).into(), colour: colour(number, name), points: points.collect() }
+        let points = QUANTILES.into_iter().zip(latencies.iter().copied()).collect();
+        Series { name: (*name).into(), colour: colour(number, name), points }
     });
-    let series: Vec<Series> = series.filter(|series| !series.points.is_empty()).collect();
-    let chart = Chart {
-        title: format!("Latency, {threads} thread{}", if threads == 1 { "" } else { "s" }),
-        x_label: "percentile".into(),
-        y_label: "microseconds".into(),
-        places,
-        series,
-    };
-    (!chart.series.is_empty()).then(|| chart.svg())
+    let plural = if threads == 1 { "" } else { "s" };
+    over_percentiles(&format!("Latency, {threads} thread{plural}"), series.collect())
 }
 
 fn table(page: &mut Page, rows: &[Row]) {

@@ -42,7 +42,7 @@ pub struct Chart {
 pub struct Series {
     /// Its name.
     pub name: String,
-    /// Which of the six colours and shapes it has.
+    /// Which of the seven colours it has, and which shape.
     pub colour: usize,
     /// Place and height; heights that are not above zero are left out.
     pub points: Vec<(f64, f64)>,
@@ -244,7 +244,8 @@ fn mark(svg: &mut String, colour: usize, x: f64, y: f64) {
         2 => format!("<path {class} d='M{x:.1} {:.1}l4 7h-8z'/>", y - 4.0),
         3 => format!("<path {class} d='M{x:.1} {:.1}l4 4l-4 4l-4-4z'/>", y - 4.0),
         4 => format!("<path {class} d='M{x:.1} {:.1}l4 -7h-8z'/>", y + 4.0),
-        _ => format!("<rect {class} x='{:.1}' y='{:.1}' width='3' height='8'/>", x - 1.5, y - 4.0),
+        5 => format!("<rect {class} x='{:.1}' y='{:.1}' width='3' height='8'/>", x - 1.5, y - 4.0),
+        _ => format!("<rect {class} x='{:.1}' y='{:.1}' width='8' height='3'/>", x - 4.0, y - 1.5),
     };
     line(svg, format_args!("{shape}"));
 }

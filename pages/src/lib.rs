@@ -24,18 +24,20 @@
 //! assert!(page.html().contains("<svg"));
 //! ```
 //!
-//! [`Chart`] draws curves, [`Intervals`] draws ratios beside what they must reach, [`Shares`]
+//! [`Chart`] draws curves, [`over_threads`] and [`over_percentiles`] make the usual two, [`Intervals`] draws ratios beside what they must reach, [`Shares`]
 //! draws what became of many cases, [`Environment`] asks the system
 //! what it is, and [`Page`] puts them together.
 //!
 //! Left out: what is measured, and by whom. `benches/` and `bench` of the server fill the pages.
 
+mod axis;
 mod chart;
 mod environment;
 mod intervals;
 mod page;
 mod shares;
 
+pub use axis::{over_percentiles, over_threads};
 pub use chart::{Chart, Series, short};
 pub use environment::{Environment, commit};
 pub use intervals::{Interval, Intervals};

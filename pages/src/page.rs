@@ -6,10 +6,10 @@ use std::fmt::Write;
 const STYLE: &str = "
 :root { color-scheme: light dark; --ground: #fff; --raised: #f6f8f9; --ink: #1c2429; --quiet: #5b6870; --faint: #dfe4e7;
   --good: #1b7f3b; --bad: #b3261e;
-  --c0: #00796b; --c1: #c2410c; --c2: #64748b; --c3: #6d28d9; --c4: #0369a1; --c5: #a16207 }
+  --c0: #00796b; --c1: #c2410c; --c2: #64748b; --c3: #6d28d9; --c4: #0369a1; --c5: #a16207; --c6: #be185d }
 @media (prefers-color-scheme: dark) { :root { --ground: #14191c; --raised: #1b2226; --ink: #e4e9ec; --quiet: #9fadb5; --faint: #313b41;
   --good: #6fcf8d; --bad: #ff8a80;
-  --c0: #4db6ac; --c1: #fb923c; --c2: #94a3b8; --c3: #b39dfa; --c4: #5cb8f2; --c5: #e0b64a } }
+  --c0: #4db6ac; --c1: #fb923c; --c2: #94a3b8; --c3: #b39dfa; --c4: #5cb8f2; --c5: #e0b64a; --c6: #f08cc0 } }
 * { box-sizing: border-box }
 body { font: 15px/1.55 system-ui, sans-serif; background: var(--ground); color: var(--ink); max-width: 1240px; margin: 0 auto; padding: 1rem 1rem 4rem }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 .3rem } h2 { font-size: 1.15rem; margin: 2.6rem 0 .5rem } p { max-width: 74ch; margin: .4rem 0 1rem }
@@ -27,7 +27,7 @@ th:first-child, td:first-child { padding-left: 0 } .text { text-align: left } .f
 ";
 
 /// How many colours and shapes there are; `STYLE` defines each.
-pub(crate) const COLOURS: usize = 6;
+pub(crate) const COLOURS: usize = 7;
 
 /// A cell of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]

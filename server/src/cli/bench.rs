@@ -9,10 +9,12 @@
 //! numbers only from one machine, one directory and one minute; `doctor` says what the disk can do.
 
 mod data_set;
+mod disk;
 mod facts;
 mod kv;
 mod large;
 mod measure;
+mod page;
 mod recovery;
 mod server;
 mod wal;
@@ -59,7 +61,7 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Target {
     /// The log alone: append, wait until durable.
-    Wal(LoadArgs),
+    Wal(WalArgs),
     /// The embedded store: put.
     Kv(LoadArgs),
     /// A server over sockets: SET.
@@ -123,6 +125,17 @@ pub(crate) struct LoadArgs {
     pub(crate) json: bool,
 }
 
+/// The load of the log.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WalArgs {
+    /// The load.
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Measure at several numbers of threads, beside the bare disk, and write it as one page of HTML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
+}
+
 /// The load of a server.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
@@ -180,10 +193,18 @@ fn parse_rung(name: &str) -> std::result::Result<Rung, Error> {
     })
 }
 
+/// The log, with a page if one is asked for.
+fn wal(args: &WalArgs) -> Result<measure::Report> {
+    match &args.page {
+        Some(path) => page::run(&args.load, path),
+        None => wal::run(&args.load),
+    }
+}
+
 /// Runs a benchmark: exit code 0 if it ran, 1 if what was read back was wrong, 3 if it could not run.
 pub(crate) fn run(args: BenchArgs) -> ExitCode {
     let outcome = scratch::watch_for_interrupts().and_then(|()| match &args.target {
-        Target::Wal(load) => wal::run(load).map(|report| (report.facts(), load.json)),
+        Target::Wal(args) => wal(args).map(|report| (report.facts(), args.load.json)),
         Target::Kv(load) => kv::run(load).map(|report| (report.facts(), load.json)),
         Target::Server(args) => server::run(args).map(|report| (report.facts(), args.load.json)),
         Target::Large(args) => large::run(args).map(|facts| (facts, args.json)),

@@ -128,6 +128,11 @@ impl Times {
         self.0.add(&other.0).expect("equal bounds");
     }
 
+    /// Such a part of all took at most so many microseconds.
+    pub(crate) fn micros_at(&self, quantile: f64) -> f64 {
+        micros(self.0.value_at_quantile(quantile))
+    }
+
     /// How many.
     pub(crate) fn count(&self) -> u64 {
         self.0.len()
