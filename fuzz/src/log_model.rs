@@ -45,6 +45,8 @@ struct Model {
 struct Run<'a> {
     choices: Choices<'a>,
     disk: Arc<SimulatedDisk>,
+    /// Whether groups are compressed.
+    compress: bool,
     wal: Wal,
     model: Model,
     /// A reader that is left behind.
@@ -56,12 +58,14 @@ struct Run<'a> {
 /// See the module's documentation.
 pub(crate) fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
-    let disk = SimulatedDisk::new(choices.any::<u8>().into());
+    let seed = choices.any::<u8>();
+    let disk = SimulatedDisk::new(seed.into());
+    let compress = seed % 4 == 3;
     disk.set_stepped(choices.any());
-    let wal = open(&disk).expect("a new log opens");
+    let wal = open(&disk, compress).expect("a new log opens");
     let branches = vec![Vec::new()];
     let model = Model { branches, acknowledged: 0, fork: 0, trimmed: 0, number: 0 };
-    let mut run = Run { choices, disk, wal, model, reader: None, may_hide: false };
+    let mut run = Run { choices, disk, compress, wal, model, reader: None, may_hide: false };
     for _ in 0..STEPS_MAX {
         if run.choices.is_empty() {
             break;
@@ -77,8 +81,9 @@ pub(crate) fn run(input: &[u8]) {
     run.compare();
 }
 
-fn open(disk: &Arc<SimulatedDisk>) -> Result<Wal> {
+fn open(disk: &Arc<SimulatedDisk>, compress: bool) -> Result<Wal> {
     let options = Options {
+        compress,
         segment_size: 64 << 10,
         spares: 1,
         group_size_max: 8 << 10,
@@ -258,7 +263,7 @@ impl Run<'_> {
             self.compare();
             return Ok(());
         }
-        self.wal = open(&self.disk)?;
+        self.wal = open(&self.disk, self.compress)?;
         self.compare_present()
     }
 
@@ -337,7 +342,7 @@ impl Run<'_> {
         self.disk.clear_faults();
         self.disk.set_full(false);
         self.reader = None;
-        self.wal = open(&self.disk).expect("a log without damage opens");
+        self.wal = open(&self.disk, self.compress).expect("a log without damage opens");
         let found = read(&self.wal).expect("a log without damage can be read");
         let first = position(self.wal.first());
         let last = position(self.wal.last());

@@ -13,6 +13,10 @@ const BLOCK_LEN: usize = 4096;
 /// Bytes before a record's payload.
 const RECORD_HEADER_LEN: usize = 12;
 
+/// Flags of a group whose records are compressed, and the bytes of what stands before the block then.
+const COMPRESSED: u8 = 2;
+const PREAMBLE_LEN: usize = 16;
+
 /// CRC-32 over several slices.
 fn crc(parts: &[&[u8]]) -> [u8; 4] {
     let mut hasher = crc32fast::Hasher::new();
@@ -46,11 +50,22 @@ pub(crate) fn records(mut bytes: &mut [u8]) {
 pub(crate) fn group(bytes: &mut [u8], log_id: u64) {
     let Some((header, rest)) = bytes.split_first_chunk_mut::<HEADER_LEN>() else { return };
     if let Some(body) = rest.get_mut(..u32_at(header, 36)) {
-        records(body);
+        match header[6] {
+            COMPRESSED => preamble(body),
+            _ => records(body),
+        }
         header[56..60].copy_from_slice(&crc(&[body]));
     }
     let sum = crc(&[&log_id.to_le_bytes(), &header[..HEADER_CRC_AT]]);
     header[HEADER_CRC_AT..].copy_from_slice(&sum);
+}
+
+/// Writes the checksum of what stands before a compressed block. That of the records is left: who changed
+/// the block has to change it, too.
+fn preamble(body: &mut [u8]) {
+    let Some(preamble) = body.first_chunk_mut::<PREAMBLE_LEN>() else { return };
+    let sum = crc(&[&preamble[..12]]);
+    preamble[12..].copy_from_slice(&sum);
 }
 
 /// Writes the checksum of the footer at the start of `bytes`.
@@ -154,9 +169,11 @@ mod tests {
         // A good file, who gives it its checksums back, and where one of them lies.
         type Case = (Vec<u8>, fn(&mut [u8]), usize);
         let truncated = crate::segment::truncated().first_segment();
-        let files: [Case; 6] = [
+        let compressed = crate::segment::compressed().first_segment();
+        let files: [Case; 7] = [
             (crate::segment::short().first_segment(), segment, HEADER_CRC_AT),
             (truncated.clone(), segment, truncated.len() - BLOCK_LEN + HEADER_CRC_AT),
+            (compressed, segment, BLOCK_LEN + HEADER_LEN + 12),
             (crate::manifest::sample(".table"), table, 28),
             (crate::manifest::sample("MANIFEST-"), manifest, 36),
             (record, records, 4),

@@ -64,12 +64,18 @@ fn records() -> Vec<Vec<u8>> {
     for word in [log_id, 1, 1, 0, 65536, 0, 0] {
         segment.extend_from_slice(&word.to_le_bytes());
     }
+    let file = crate::segment::compressed().first_segment();
+    let body_len = u32::from_le_bytes(*file[4096 + 36..].first_chunk().expect("a whole segment"));
+    let end = 4096 + 64 + usize::try_from(body_len).expect("a short body");
+    let compressed = after(&log_id.to_le_bytes(), &file[4096..end]);
     vec![
         after(&[0, 0], &body),
         after(&[0, 1], &body),
         after(&[1, 0], &group),
         after(&[1, 1], &group),
         after(&[2, 1], &segment),
+        after(&[1, 0], &compressed),
+        after(&[1, 1], &compressed),
     ]
 }
 
@@ -82,6 +88,11 @@ fn segments() -> Vec<Vec<u8>> {
     inputs.extend(programs(12, 60));
     let sealed = crate::segment::truncated().first_segment();
     inputs.extend([after(&[0, 0], &sealed), after(&[0, 1], &sealed)]);
+    let compressed = crate::segment::compressed().first_segment();
+    let end = compressed.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    inputs.extend([after(&[0, 0], &compressed[..end]), after(&[0, 1], &compressed[..end])]);
+    // The last of the good logs is the compressed one.
+    inputs.extend(programs(6, 60).into_iter().map(|program| after(&[5], &program)));
     inputs
 }
 

@@ -192,7 +192,7 @@ pub(crate) fn replace(disk: &SimulatedDisk, path: &Path, bytes: &[u8]) {
 /// Good logs of all kinds, made once.
 fn logs() -> &'static [Log] {
     static LOGS: OnceLock<Vec<Log>> = OnceLock::new();
-    LOGS.get_or_init(|| vec![short(), torn(), long(), truncated()])
+    LOGS.get_or_init(|| vec![short(), torn(), long(), truncated(), compressed()])
 }
 
 fn append(wal: &Wal, count: usize, len: usize) {
@@ -207,8 +207,13 @@ fn append(wal: &Wal, count: usize, len: usize) {
 }
 
 fn written(write: impl Fn(&Wal), is_closed: bool) -> Log {
+    written_with(options(), write, is_closed)
+}
+
+fn written_with(options: Options, write: impl Fn(&Wal), is_closed: bool) -> Log {
     let disk = SimulatedDisk::new(1);
-    let (wal, _) = open(&disk).expect("a new log opens");
+    let opened = Wal::open(Arc::clone(&disk) as _, Path::new(DIR), options);
+    let (wal, _) = opened.expect("a new log opens");
     write(&wal);
     wal.sync().expect("a disk without faults");
     let (records, _) = read(&wal);
@@ -250,4 +255,14 @@ pub(crate) fn truncated() -> Log {
         append(wal, 5, 200);
     };
     written(write, true)
+}
+
+/// Several segments of compressed groups, closed.
+pub(crate) fn compressed() -> Log {
+    let write = |wal: &Wal| {
+        append(wal, 8, 3000);
+        wal.truncate(Lsn(7)).expect("it is in the log");
+        append(wal, 9, 5000);
+    };
+    written_with(Options { compress: true, ..options() }, write, true)
 }

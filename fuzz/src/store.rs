@@ -22,8 +22,8 @@ impl Machine for Batches {
     }
 }
 
-/// Memtables, tables and levels so small that a few writes fill them.
-pub(crate) fn options() -> DbOptions {
+/// Memtables, tables and levels so small that a few writes fill them; a log that is compressed or not.
+fn options(compress: bool) -> DbOptions {
     DbOptions {
         wal: strandline_wal::Options {
             segment_size: 64 << 10,
@@ -31,6 +31,7 @@ pub(crate) fn options() -> DbOptions {
             group_size_max: 8 << 10,
             pending_size_max: 32 << 10,
             new_log_id: 7,
+            compress,
             ..strandline_wal::Options::default()
         },
         engine: Options {
@@ -51,5 +52,10 @@ pub(crate) fn options() -> DbOptions {
 
 /// Opens it.
 pub(crate) fn open(disk: &Arc<SimulatedDisk>) -> Result<Db> {
-    Db::open_with(disk.mount(), Path::new(DIR), options(), Box::new(Batches))
+    open_as(disk, false)
+}
+
+/// Opens it with a log that is compressed or not.
+pub(crate) fn open_as(disk: &Arc<SimulatedDisk>, compress: bool) -> Result<Db> {
+    Db::open_with(disk.mount(), Path::new(DIR), options(compress), Box::new(Batches))
 }

@@ -50,6 +50,8 @@ struct Model {
 struct Run<'a> {
     choices: Choices<'a>,
     disk: Arc<SimulatedDisk>,
+    /// Whether the log is compressed.
+    compress: bool,
     db: Db,
     model: Model,
     /// Views, with what they are to show.
@@ -61,12 +63,14 @@ struct Run<'a> {
 /// See the module's documentation.
 pub(crate) fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
-    let disk = SimulatedDisk::new(choices.any::<u8>().into());
+    let seed = choices.any::<u8>();
+    let disk = SimulatedDisk::new(seed.into());
+    let compress = seed % 4 == 3;
     disk.set_stepped(choices.any());
-    let db = store::open(&disk).expect("a new store opens");
+    let db = store::open_as(&disk, compress).expect("a new store opens");
     let states = vec![State::from([(DEFAULT, Pairs::new())])];
     let model = Model { states, numbers: BTreeSet::from([KeyspaceId::DEFAULT]) };
-    let mut run = Run { choices, disk, db, model, views: Vec::new(), may_hide: false };
+    let mut run = Run { choices, disk, compress, db, model, views: Vec::new(), may_hide: false };
     for _ in 0..STEPS_MAX {
         if run.choices.is_empty() {
             break;
@@ -250,7 +254,7 @@ impl Run<'_> {
         self.views.clear();
         self.db.close()?;
         self.model.acknowledge();
-        self.db = store::open(&self.disk)?;
+        self.db = store::open_as(&self.disk, self.compress)?;
         self.read_present()
     }
 
@@ -287,7 +291,8 @@ impl Run<'_> {
         self.disk.restart();
         self.disk.clear_faults();
         self.disk.set_full(false);
-        self.db = store::open(&self.disk).expect("a store without damage opens");
+        let db = store::open_as(&self.disk, self.compress);
+        self.db = db.expect("a store without damage opens");
         let view = self.db.view();
         let found = read(&view).expect("a store without damage can be read");
         let is_known = self.model.states.contains(&found);

@@ -20,6 +20,7 @@ mod flight;
 mod marker;
 mod moving;
 mod rewrite;
+mod room;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -158,6 +159,8 @@ pub(crate) struct Core {
     pending_size: usize,
     /// Where the next record will be laid out.
     pub(crate) plan: Plan,
+    /// Room in the active segment that the plan does not know of: see [`room`].
+    unplanned_room: u64,
     in_flight: VecDeque<InFlight>,
     next_id: u64,
     pub(crate) last: Lsn,
@@ -221,6 +224,7 @@ impl Core {
             filling: None,
             ready: VecDeque::new(),
             pending_size: 0,
+            unplanned_room: 0,
             in_flight: VecDeque::new(),
             next_id: 0,
             last: start.last,
@@ -325,8 +329,7 @@ impl Core {
 
     /// How many new segments may still be planned. One is always left for a failing write.
     fn spares_free(&self) -> usize {
-        let planned =
-            self.ready.iter().chain(&self.filling).filter(|group| group.new_segment).count();
+        let planned = self.pending().filter(|group| group.new_segment).count();
         self.spares.len().saturating_sub(planned + 1)
     }
 
@@ -403,7 +406,9 @@ impl Core {
         let group = self.ready.pop_front()?;
         self.pending_size -= group.len() - GROUP_HEADER_LEN;
         self.counters.submitted_for(why);
-        Some(self.submit_group(group, 0))
+        let write = self.submit_group(group, 0);
+        self.use_unplanned_room();
+        Some(write)
     }
 
     fn submit_group(&mut self, group: Pending, flags: u16) -> DurableWrite {
@@ -415,7 +420,7 @@ impl Core {
             chain: self.chain,
         };
         let offset = self.next_offset;
-        let group = group.seal(self.log_id, place);
+        let group = self.seal(group, place);
         self.chain = group.header.chain_after();
         self.next_offset += group.header.len_on_disk();
         assert!(self.next_offset <= self.active.groups_end(), "the plan keeps groups in segments");
@@ -426,8 +431,8 @@ impl Core {
         self.counters.groups += 1;
         self.counters.group_bytes.record(group.header.len_on_disk());
         self.counters.device_bytes += group.header.len_on_disk();
-        self.counters.payload_bytes += u64::from(group.header.body_len);
-        let bytes = group.bytes.clone();
+        self.counters.payload_bytes += group.records_len();
+        let bytes = group.on_disk().clone();
         self.fly(What::Group(group), offset, bytes)
     }
 
@@ -459,6 +464,7 @@ impl Core {
             self.sealed.push_back(Arc::new(ended));
         }
         self.next_offset = GROUPS_START;
+        self.unplanned_room = 0;
         // Its header says that all before it was durable.
         self.claimed = self.claimed.max(self.durable);
         self.counters.segments += 1;

@@ -129,8 +129,12 @@ fn describe(group: &GroupHeader) -> String {
     };
     let _ = write!(
         text,
-        ", {} bytes, durable up to {}, chain {:016x}, crc {:08x}",
-        group.body_len, group.durable, group.chain, group.body_crc
+        ", {} bytes{}, durable up to {}, chain {:016x}, crc {:08x}",
+        group.body_len,
+        if group.is_compressed() { " compressed" } else { "" },
+        group.durable,
+        group.chain,
+        group.body_crc
     );
     text
 }

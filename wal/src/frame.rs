@@ -27,11 +27,14 @@ pub(crate) const FORMAT_VERSION: u16 = 1;
 /// Set in the marker that ends a log that was closed in order.
 pub(crate) const FLAG_CLOSED: u16 = 1;
 
+/// Set in a group whose records are compressed: see [`encoding`](crate::encoding).
+pub(crate) const FLAG_LZ4: u16 = 2;
+
 /// What stands in front of a group's records. A group without records is a *marker*: it only says
 /// what was durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupHeader {
-    /// [`FLAG_CLOSED`] or 0.
+    /// 1 in the marker of an orderly close, 2 where the records are compressed, else 0.
     pub flags: u16,
     /// The incarnation of the segment it was written to.
     pub incarnation: u64,
@@ -41,13 +44,13 @@ pub struct GroupHeader {
     pub first: Lsn,
     /// How many records it has.
     pub count: u32,
-    /// How many bytes its records take.
+    /// How many bytes its body takes on disk: those of its records, unless they are compressed.
     pub body_len: u32,
     /// All up to here was durable when the group was sealed.
     pub durable: Lsn,
     /// Hash over the groups before it.
     pub chain: u64,
-    /// CRC-32 of the records' bytes.
+    /// CRC-32 of the body as it stands on disk.
     pub body_crc: u32,
 }
 
@@ -92,6 +95,8 @@ pub enum GroupRefusal {
         /// As computed.
         found: u32,
     },
+    /// The body's checksum matches, and yet its records cannot be had from it.
+    Encoding(&'static str),
     /// It does not follow the group before it.
     OutOfSequence {
         /// The position that belongs here.
@@ -142,6 +147,7 @@ impl std::fmt::Display for GroupRefusal {
             GroupRefusal::BodyChecksum { expected, found } => {
                 write!(out, "body checksum {found:#010x}, stored is {expected:#010x}")
             }
+            GroupRefusal::Encoding(reason) => write!(out, "a body with {reason}"),
             GroupRefusal::OutOfSequence { expected, found } => {
                 write!(out, "first position {found} where {expected} belongs")
             }
@@ -235,12 +241,14 @@ impl GroupHeader {
         }
         match (self.flags, self.count) {
             (0, _) | (FLAG_CLOSED, 0) => Ok(()),
+            (FLAG_LZ4, 1..) => Ok(()),
+            (FLAG_LZ4, 0) => unknown(6, "the flag of compression on a group with records only", 2),
             (FLAG_CLOSED, _) => unknown(6, "the flag of an orderly close on a marker only", 1),
-            (flags, _) => unknown(6, "the flags 0 or 1 (closed in order)", flags),
+            (flags, _) => unknown(6, "the flags 0, 1 (closed in order) or 2 (compressed)", flags),
         }
     }
 
-    /// Checks the records' bytes against the header.
+    /// Checks the body, as it stands on disk, against the header.
     ///
     /// # Errors
     ///
@@ -293,8 +301,7 @@ impl GroupHeader {
 
     /// How many bytes the group takes in the segment: whole blocks.
     pub fn len_on_disk(&self) -> u64 {
-        (u64::try_from(GROUP_HEADER_LEN).expect("a small constant") + u64::from(self.body_len))
-            .next_multiple_of(BLOCK_LEN)
+        len_on_disk(self.body_len)
     }
 
     /// The chain for the group after this one.
@@ -308,6 +315,12 @@ impl GroupHeader {
         let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         mixed ^ (mixed >> 33)
     }
+}
+
+/// How many bytes a group with such a body takes in the segment.
+pub(crate) fn len_on_disk(body_len: u32) -> u64 {
+    let header_len = u64::try_from(GROUP_HEADER_LEN).expect("a small constant");
+    (header_len + u64::from(body_len)).next_multiple_of(BLOCK_LEN)
 }
 
 fn header_crc(bytes: &[u8; GROUP_HEADER_LEN], log_id: u64) -> u32 {
@@ -378,7 +391,9 @@ mod tests {
             Err(GroupRefusal::Unknown { offset, found, .. }) => (offset, found),
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(GroupHeader { flags: 2, ..header() }), (6, "2".into()));
+        assert_eq!(refused(GroupHeader { flags: 4, ..header() }), (6, "4".into()));
+        let marker = GroupHeader { flags: FLAG_LZ4, count: 0, ..header() };
+        assert_eq!(refused(marker), (6, "2".into()));
         assert_eq!(refused(GroupHeader { flags: FLAG_CLOSED, ..header() }), (6, "1".into()));
         let mut bytes = header().encode(5);
         bytes[4] = 0;

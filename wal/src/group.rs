@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Lsn;
 use crate::disk::{ALIGNMENT_MAX, Buffer};
-use crate::frame::{GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
+use crate::frame::{FLAG_LZ4, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, len_on_disk};
 use crate::record::{Kind, RECORD_HEADER_LEN, Record, encode_header, encode_header_before};
+use crate::{Lsn, encoding};
 
 /// A record on its way into a group: its header, made before any lock is taken, and its payload.
 pub(crate) struct Framed<'a> {
@@ -89,24 +89,60 @@ impl Pending {
         self.buffer.len()
     }
 
+    /// Bytes that it takes on the disk if it is not compressed.
+    pub(crate) fn len_on_disk(&self) -> u64 {
+        len_on_disk(
+            u32::try_from(self.len() - GROUP_HEADER_LEN).expect("a group fits into a segment"),
+        )
+    }
+
     /// Gives the group its place: fills in the header and pads to whole blocks.
     pub(crate) fn seal(mut self, log_id: u64, place: Place) -> Group {
-        let body_len = self.buffer.len() - GROUP_HEADER_LEN;
-        let header = GroupHeader {
+        let records_len = self.buffer.len() - GROUP_HEADER_LEN;
+        let header = self.header(&place, self.buffer.len(), self.crc.clone().finalize());
+        finish(&mut self.buffer, &header, log_id);
+        Group { header, records_len, bytes: Arc::new(self.buffer), compressed: None }
+    }
+
+    /// The same, compressed into `buffer` if that is worth it.
+    pub(crate) fn seal_compressed(self, log_id: u64, place: Place, buffer: Buffer) -> Group {
+        let raw_crc = self.crc.clone().finalize();
+        let records = &self.buffer[GROUP_HEADER_LEN..];
+        let Some(mut buffer) = encoding::compress(records, raw_crc, buffer) else {
+            return self.seal(log_id, place);
+        };
+        let body_crc = crc32fast::hash(&buffer[GROUP_HEADER_LEN..]);
+        let place = Place { flags: place.flags | FLAG_LZ4, ..place };
+        let header = self.header(&place, buffer.len(), body_crc);
+        finish(&mut buffer, &header, log_id);
+        Group {
+            header,
+            records_len: records.len(),
+            bytes: Arc::new(self.buffer),
+            compressed: Some(Arc::new(buffer)),
+        }
+    }
+
+    /// The header in front of a body that ends at `len`.
+    fn header(&self, place: &Place, len: usize, body_crc: u32) -> GroupHeader {
+        GroupHeader {
             flags: place.flags,
             incarnation: place.incarnation,
             offset: place.offset,
             first: self.first,
             count: self.count,
-            body_len: u32::try_from(body_len).expect("a group fits into a segment"),
+            body_len: u32::try_from(len - GROUP_HEADER_LEN).expect("a group fits into a segment"),
             durable: place.durable,
             chain: place.chain,
-            body_crc: self.crc.finalize(),
-        };
-        self.buffer.as_mut_slice()[..GROUP_HEADER_LEN].copy_from_slice(&header.encode(log_id));
-        self.buffer.pad_to(ALIGNMENT_MAX);
-        Group { header, bytes: Arc::new(self.buffer) }
+            body_crc,
+        }
     }
+}
+
+/// Fills in the header and pads to whole blocks.
+fn finish(buffer: &mut Buffer, header: &GroupHeader, log_id: u64) {
+    buffer.as_mut_slice()[..GROUP_HEADER_LEN].copy_from_slice(&header.encode(log_id));
+    buffer.pad_to(ALIGNMENT_MAX);
 }
 
 /// Where a group goes, and what stands before it.
@@ -121,17 +157,30 @@ pub(crate) struct Place {
 /// A group with its place, on its way to the disk or there.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
-    /// Its header, as encoded at the start of `bytes`.
+    /// Its header, as it stands on the disk.
     pub header: GroupHeader,
-    /// The whole group, padded.
+    /// Bytes of its records.
+    records_len: usize,
+    /// Room for the header, then the records; unless they are compressed, the whole group, padded.
     pub bytes: Arc<Buffer>,
+    /// The whole group, padded, if its records are compressed and it is on its way to the disk.
+    pub compressed: Option<Arc<Buffer>>,
 }
 
 impl Group {
     /// The records' bytes.
     pub(crate) fn body(&self) -> &[u8] {
-        let len = usize::try_from(self.header.body_len).expect("it is in memory");
-        &self.bytes[GROUP_HEADER_LEN..GROUP_HEADER_LEN + len]
+        &self.bytes[GROUP_HEADER_LEN..GROUP_HEADER_LEN + self.records_len]
+    }
+
+    /// Bytes of its records.
+    pub(crate) fn records_len(&self) -> u64 {
+        u64::try_from(self.records_len).expect("it is in memory")
+    }
+
+    /// What is to be written.
+    pub(crate) fn on_disk(&self) -> &Arc<Buffer> {
+        self.compressed.as_ref().unwrap_or(&self.bytes)
     }
 
     /// The same records as a group without a place, to be written elsewhere.

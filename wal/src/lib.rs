@@ -48,6 +48,7 @@ mod core;
 pub mod disk;
 mod drive;
 mod dump;
+mod encoding;
 mod error;
 mod examination;
 mod footer;

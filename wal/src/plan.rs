@@ -72,6 +72,18 @@ impl Plan {
         self.room = self.segment_room;
     }
 
+    /// As many bytes, whole blocks, are free after all.
+    pub(crate) fn give_back(&mut self, len: u64) {
+        debug_assert!(len.is_multiple_of(BLOCK_LEN), "groups take whole blocks");
+        self.room += len;
+    }
+
+    /// Nothing is planned yet, and `room` bytes are left in the segment.
+    pub(crate) fn begin_at(&mut self, room: u64) {
+        self.group_len = 0;
+        self.room = room - room % BLOCK_LEN;
+    }
+
     /// The next record opens a segment.
     pub(crate) fn end_segment(&mut self) {
         self.group_len = 0;

@@ -2,8 +2,10 @@
 //!
 //! Nothing is copied where it can be helped: recent groups are read from the buffers they were
 //! written from, sealed segments from their mapping. Only older groups of the active segment, which is
-//! never mapped, are read from its file, a stretch at a time (see [`crate::ahead`]).
+//! never mapped, are read from its file, a stretch at a time (see [`crate::ahead`]). Groups that are compressed
+//! on the disk are decompressed into memory of their own.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -123,7 +125,7 @@ impl Reader {
                     self.read_active(&*file, &header, offset, durable, &path)?;
                 offset += group.len_on_disk();
                 if group.end() > self.next {
-                    break self.records(StretchOwner(bytes), body, &group);
+                    break self.decoded(StretchOwner(bytes), body, &group, &path)?;
                 }
             },
         };
@@ -228,8 +230,8 @@ impl Reader {
             if group.end() > self.next {
                 self.sealed = Some((in_use.clone(), map.clone(), offset));
                 let end = in_use.end;
-                let mut records =
-                    self.records(MapOwner { map, _in_use: in_use.clone() }, body, &group);
+                let owner = MapOwner { map, _in_use: in_use.clone() };
+                let mut records = self.decoded(owner, body, &group, path)?;
                 records.end = records.end.min(end.unwrap_or(records.end));
                 if records.end <= self.next {
                     return Err(Error::Corruption {
@@ -242,6 +244,28 @@ impl Reader {
                 return Ok(records);
             }
         }
+    }
+
+    /// The records of a body as it stands on disk: parts of it, or memory of their own if they are compressed.
+    fn decoded(
+        &self,
+        owner: impl AsRef<[u8]> + Send + Sync + 'static,
+        body: Range<usize>,
+        header: &GroupHeader,
+        path: &std::path::Path,
+    ) -> Result<Records> {
+        let decoded = match header.decode_body(&owner.as_ref()[body.clone()]) {
+            Ok(Cow::Borrowed(_)) => None,
+            Ok(Cow::Owned(records)) => Some(records),
+            Err(refusal) => return Err(damaged(path, header.offset, &refusal)),
+        };
+        Ok(match decoded {
+            None => self.records(owner, body, header),
+            Some(records) => {
+                let all = 0..records.len();
+                self.records(records, all, header)
+            }
+        })
     }
 
     fn records(

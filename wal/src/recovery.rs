@@ -206,7 +206,7 @@ fn read_body(
     let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN + body_len);
     let body = bytes.get(GROUP_HEADER_LEN..).unwrap_or(&[]);
     group.check_body(body)?;
-    group::check_records(body, group.count)?;
+    group::check_records(&group.decode_body(body)?, group.count)?;
     Ok(group)
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError};
 use crate::core::InUse;
 use crate::disk::{Buffer, File, OpenMode};
 use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
-use crate::group::{Framed, Pending, Place};
+use crate::group::{Framed, Group, Pending, Place};
 use crate::preparer;
 use crate::record::Record;
 use crate::segment::{GROUPS_START, Segment};
@@ -42,8 +42,8 @@ pub struct Repaired {
 enum Piece {
     /// A sound group, as it is.
     Sound(GroupHeader),
-    /// The records of positions `first` to before `end`.
-    New { first: Lsn, end: Lsn },
+    /// The records of positions `first` to before `end`, compressed where that is worth it or not.
+    New { first: Lsn, end: Lsn, compress: bool },
 }
 
 impl Wal {
@@ -79,6 +79,16 @@ impl Offer<'_> {
         let records = self.records[from..to].iter();
         records.map(|record| Framed::new(record.kind, record.payload)).collect()
     }
+
+    /// The same records as a group. It claims nothing: that is always true.
+    fn group(&self, (first, end): (Lsn, Lsn), log_id: u64, place: Place, compress: bool) -> Group {
+        let mut pending = Pending::new(Buffer::with_capacity(1 << 16), first, false);
+        self.framed(first, end).iter().for_each(|record| pending.push(record));
+        match compress {
+            true => pending.seal_compressed(log_id, place, Buffer::with_capacity(0)),
+            false => pending.seal(log_id, place),
+        }
+    }
 }
 
 impl Shared {
@@ -87,11 +97,13 @@ impl Shared {
         let offer = Offer { first, records };
         let mut done = Repaired::default();
         self.seal_before(offer.end())?;
+        let compress;
         let sealed: Vec<Arc<InUse>> = {
             let state = self.lock();
             if let Some(Error::Closed) = state.core.failure() {
                 return Err(Error::Closed);
             }
+            compress = state.core.options.compress;
             let active = state.core.active.header.first;
             if first < state.core.first() || offer.end() > active {
                 return Err(Error::OutOfRange {
@@ -107,7 +119,7 @@ impl Shared {
             state.core.sealed.iter().filter(touches).cloned().collect()
         };
         for in_use in sealed {
-            if let Some(pieces) = plan(&in_use, &offer, &mut done)? {
+            if let Some(pieces) = plan(&in_use, &offer, compress, &mut done)? {
                 self.replace(&in_use, &pieces, &offer)?;
             }
         }
@@ -199,14 +211,11 @@ impl Shared {
         for piece in pieces {
             let (group, bytes) = match piece {
                 Piece::Sound(group) => again(old, *group, log_id, offset, chain, &mut window),
-                Piece::New { first, end } => {
-                    let mut pending = Pending::new(Buffer::with_capacity(1 << 16), *first, false);
-                    offer.framed(*first, *end).iter().for_each(|record| pending.push(record));
+                Piece::New { first, end, compress } => {
                     let incarnation = header.incarnation;
-                    // It claims nothing: that is always true.
                     let place = Place { flags: 0, incarnation, offset, durable: Lsn(0), chain };
-                    let group = pending.seal(log_id, place);
-                    (group.header, group.bytes.to_vec())
+                    let group = offer.group((*first, *end), log_id, place, *compress);
+                    (group.header, group.on_disk().to_vec())
                 }
             };
             if offset + group.len_on_disk() > new.groups_end() {
@@ -236,8 +245,14 @@ impl Shared {
     }
 }
 
-/// What a segment is to hold when it is mended with what is offered; none if nothing in it is damaged.
-fn plan(in_use: &InUse, offer: &Offer<'_>, done: &mut Repaired) -> Result<Option<Vec<Piece>>> {
+/// What a segment is to hold when it is mended with what is offered; none if nothing in it is damaged. What
+/// is put back is compressed if the log is, or what stands there: it has to fit again.
+fn plan(
+    in_use: &InUse,
+    offer: &Offer<'_>,
+    mut compress: bool,
+    done: &mut Repaired,
+) -> Result<Option<Vec<Piece>>> {
     let (segment, header) = (&in_use.segment, &in_use.header);
     let end = in_use.end.expect("a sealed segment has an end");
     let mut window = Window::new();
@@ -247,7 +262,10 @@ fn plan(in_use: &InUse, offer: &Offer<'_>, done: &mut Repaired) -> Result<Option
     let mut chain = header.chain;
     while let Some(step) = walk.step(segment, header, end, &mut window) {
         match step {
-            Step::Group(group) => pieces.push(Piece::Sound(group)),
+            Step::Group(group) => {
+                compress |= group.is_compressed();
+                pieces.push(Piece::Sound(group));
+            }
             Step::Gap(gap) => {
                 let (first, behind) = (gap.first, gap.end);
                 if first < offer.first || behind > offer.end() {
@@ -261,7 +279,8 @@ fn plan(in_use: &InUse, offer: &Offer<'_>, done: &mut Repaired) -> Result<Option
                 done.records += behind.0 - first.0;
                 done.proven += if proven { behind.0 - first.0 } else { 0 };
                 if first < behind {
-                    pieces.push(Piece::New { first, end: behind });
+                    compress |= gap.group.is_some_and(|group| group.is_compressed());
+                    pieces.push(Piece::New { first, end: behind, compress });
                 }
             }
         }
@@ -277,34 +296,46 @@ fn plan(in_use: &InUse, offer: &Offer<'_>, done: &mut Repaired) -> Result<Option
 ///
 /// [`Error::Mismatch`] if it is proven not to be.
 fn judge(gap: &Gap, chain: u64, offer: &Offer<'_>) -> Result<bool> {
-    let mut pending = Pending::new(Buffer::with_capacity(1 << 16), gap.first, false);
-    offer.framed(gap.first, gap.end).iter().for_each(|record| pending.push(record));
-    let place = Place { flags: 0, incarnation: 0, offset: gap.offset, durable: Lsn(0), chain };
-    let sealed = pending.seal(0, place).header;
-    if let Some(group) = &gap.group {
-        // Of a group whose end is void, not all records are asked for.
-        if group.end() > gap.end {
-            return Ok(false);
-        }
-        let is_same = (group.body_crc, group.body_len) == (sealed.body_crc, sealed.body_len);
-        return match is_same {
-            true => Ok(true),
-            false => Err(Error::Mismatch {
-                lsn: gap.first.0,
-                expected: format!("{} bytes, checksum {:#010x}", group.body_len, group.body_crc),
-                found: format!("{} bytes, checksum {:#010x}", sealed.body_len, sealed.body_crc),
-            }),
+    let sealed = |compress| {
+        let place = Place { flags: 0, incarnation: 0, offset: gap.offset, durable: Lsn(0), chain };
+        offer.group((gap.first, gap.end), 0, place, compress).header
+    };
+    let raw = sealed(false);
+    let Some(group) = &gap.group else {
+        // One group, and perhaps a marker behind it or before it: then the chain tells.
+        let marker = |chain| GroupHeader { first: gap.end, count: 0, body_crc: 0, chain, ..raw };
+        let before = GroupHeader { first: gap.first, count: 0, body_crc: 0, ..raw };
+        let is_after = |sealed: GroupHeader| {
+            let after = [
+                sealed.chain_after(),
+                marker(sealed.chain_after()).chain_after(),
+                GroupHeader { chain: before.chain_after(), ..sealed }.chain_after(),
+            ];
+            gap.chain_after.is_some_and(|chain| after.contains(&chain))
         };
+        return Ok(is_after(raw) || is_after(sealed(true)));
+    };
+    // Of a group whose end is void, not all records are asked for.
+    if group.end() > gap.end {
+        return Ok(false);
     }
-    // One group, and perhaps a marker behind it or before it: then the chain tells.
-    let marker = |chain| GroupHeader { first: gap.end, count: 0, body_crc: 0, chain, ..sealed };
-    let before = GroupHeader { first: gap.first, count: 0, body_crc: 0, ..sealed };
-    let after = [
-        sealed.chain_after(),
-        marker(sealed.chain_after()).chain_after(),
-        GroupHeader { chain: before.chain_after(), ..sealed }.chain_after(),
-    ];
-    Ok(gap.chain_after.is_some_and(|chain| after.contains(&chain)))
+    // Another compressor may make another block of the same records: the preamble tells, if it is whole.
+    let expected = match (group.is_compressed(), gap.preamble) {
+        (false, _) => (group.body_len, group.body_crc),
+        (true, Some(preamble)) => (preamble.raw_len, preamble.raw_crc),
+        (true, None) => {
+            let again = sealed(true);
+            return Ok((again.body_len, again.body_crc) == (group.body_len, group.body_crc));
+        }
+    };
+    if expected == (raw.body_len, raw.body_crc) {
+        return Ok(true);
+    }
+    Err(Error::Mismatch {
+        lsn: gap.first.0,
+        expected: format!("{} bytes, checksum {:#010x}", expected.0, expected.1),
+        found: format!("{} bytes, checksum {:#010x}", raw.body_len, raw.body_crc),
+    })
 }
 
 /// A sound group at another place: its header and its bytes, padded.

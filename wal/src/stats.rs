@@ -14,7 +14,7 @@ pub struct Stats {
     pub syncs: u64,
     /// Bytes of groups handed to the disk, padding included.
     pub device_bytes: u64,
-    /// Bytes of records, their headers included.
+    /// Bytes of records, their headers included, before they are compressed.
     pub payload_bytes: u64,
     /// Segments put to use.
     pub segments: u64,

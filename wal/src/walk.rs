@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use crate::frame::{BLOCK_LEN, GroupHeader, GroupRefusal};
+use crate::encoding::{PREAMBLE_LEN, Preamble};
+use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::recovery::{read_group, read_loose_group};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader};
 use crate::window::Window;
@@ -43,6 +44,8 @@ pub(crate) struct Gap {
     pub end: Lsn,
     /// The header of the group that stood there, if it is whole: then its body is damaged.
     pub group: Option<GroupHeader>,
+    /// What the records of that group were, if they were compressed and that is whole.
+    pub preamble: Option<Preamble>,
     /// The chain behind it, if something sound stands there.
     pub chain_after: Option<u64>,
     /// Why there is no group.
@@ -115,6 +118,7 @@ impl Walk {
             first: before.next,
             end,
             group: None,
+            preamble: None,
             chain_after: None,
             refusal,
         };
@@ -124,6 +128,7 @@ impl Walk {
             gap.end = self.next.min(end);
             gap.chain_after = Some(self.chain);
             gap.group = Some(group);
+            gap.preamble = preamble(segment, &group, window);
             return gap;
         }
         let mut offset = before.offset + BLOCK_LEN;
@@ -150,11 +155,18 @@ impl Walk {
         header: &SegmentHeader,
         window: &mut Window,
     ) -> Option<GroupHeader> {
-        let bytes = window.bytes(segment, self.offset, crate::frame::GROUP_HEADER_LEN);
+        let bytes = window.bytes(segment, self.offset, GROUP_HEADER_LEN);
         let group =
             GroupHeader::decode(bytes, header.log_id, header.incarnation, self.offset).ok()?;
         group.check_sequence(self.next, self.chain).ok()?;
         let room = segment.groups_end().saturating_sub(self.offset);
         (group.len_on_disk() <= room).then_some(group)
     }
+}
+
+/// What the records of a compressed group were, if that can be read.
+fn preamble(segment: &Segment, group: &GroupHeader, window: &mut Window) -> Option<Preamble> {
+    let bytes = window.bytes(segment, group.offset, GROUP_HEADER_LEN + PREAMBLE_LEN);
+    let body = bytes.get(GROUP_HEADER_LEN..).filter(|_| group.is_compressed())?;
+    Preamble::decode(body)
 }

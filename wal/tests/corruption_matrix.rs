@@ -23,7 +23,7 @@ use strandline_wal::{Tail, Wal};
 
 mod common;
 use common::small_log::{End, Log, written};
-use common::{DIR, options};
+use common::{DIR, options, set_compress};
 
 const BLOCK: usize = 4096;
 
@@ -54,6 +54,13 @@ const GROUP_FIELDS: [(&str, usize, usize); 12] = [
     ("chain", 48, 8),
     ("body_crc", 56, 4),
     ("crc32", 60, 4),
+];
+
+const PREAMBLE_FIELDS: [(&str, usize, usize); 4] = [
+    ("preamble.raw_len", 0, 4),
+    ("preamble.raw_crc", 4, 4),
+    ("preamble.reserved", 8, 4),
+    ("preamble.crc32", 12, 4),
 ];
 
 const FOOTER_FIELDS: [(&str, usize, usize); 10] = [
@@ -172,8 +179,12 @@ fn places(log: &Log) -> Vec<Place> {
                 |from: usize| u32::from_le_bytes(content[from..from + 4].try_into().unwrap());
             let (count, body_len) = (number(at + 32), number(at + 36));
             push(if count == 0 { "marker." } else { "group." }, &GROUP_FIELDS, at);
+            let is_compressed = content[at + 6] == 2;
+            if is_compressed {
+                push("", &PREAMBLE_FIELDS, at + 64);
+            }
             let mut record = at + 64;
-            for _ in 0..count {
+            for _ in 0..if is_compressed { 0 } else { count } {
                 push("", &RECORD_FIELDS, record);
                 record += 12 + usize::try_from(number(record)).unwrap();
             }
@@ -213,6 +224,16 @@ fn stride(in_debug: usize) -> usize {
 
 #[test]
 fn every_bit_of_every_header_field() {
+    every_bit(&[]);
+}
+
+#[test]
+fn every_bit_of_every_header_field_of_a_compressed_log() {
+    set_compress(true);
+    every_bit(&PREAMBLE_FIELDS);
+}
+
+fn every_bit(more: &[(&str, usize, usize)]) {
     for end in [End::Closed, End::Idle, End::Killed] {
         let log = written(end);
         let mut matrix = Matrix::new();
@@ -224,7 +245,7 @@ fn every_bit_of_every_header_field() {
         for (name, ..) in GROUP_FIELDS {
             assert!(has(&format!("group.{name}")) && has(&format!("marker.{name}")), "{name}");
         }
-        for (name, ..) in RECORD_FIELDS.iter().chain(&FOOTER_FIELDS) {
+        for (name, ..) in RECORD_FIELDS.iter().chain(&FOOTER_FIELDS).chain(more) {
             assert!(has(name), "{name}");
         }
         let bits = places
@@ -251,6 +272,16 @@ fn every_bit_of_every_header_field() {
 
 #[test]
 fn every_byte_of_a_small_log() {
+    every_byte();
+}
+
+#[test]
+fn every_byte_of_a_small_compressed_log() {
+    set_compress(true);
+    every_byte();
+}
+
+fn every_byte() {
     for end in [End::Closed, End::Idle, End::Killed] {
         let log = written(end);
         let mut matrix = Matrix::new();
@@ -275,6 +306,16 @@ fn every_byte_of_a_small_log() {
 /// Blocks that are zeros, ones, unreadable, or a copy of another block; and files that are cut or gone.
 #[test]
 fn every_block_and_every_file() {
+    every_block();
+}
+
+#[test]
+fn every_block_and_every_file_of_a_compressed_log() {
+    set_compress(true);
+    every_block();
+}
+
+fn every_block() {
     for end in [End::Closed, End::Killed] {
         let log = written(end);
         let mut matrix = Matrix::new();

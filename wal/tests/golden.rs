@@ -6,6 +6,9 @@
 //! with its description. It is put onto a simulated disk, opened, read, described; and the same steps
 //! are taken anew and the files compared byte for byte. Nothing is drawn: the log's identity is given.
 //!
+//! Beside it lies a log of compressed groups. That one is only read: another compressor may write other bytes
+//! of the same records.
+//!
 //! `cargo test -p strandline-wal --test golden -- --ignored` writes files that are not there yet. It
 //! never writes over one: a changed file needs a new format version.
 #![allow(clippy::unwrap_used)]
@@ -21,6 +24,8 @@ use strandline_wal::{Lsn, Options, Tail, Wal, inspect_segment};
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1");
 const DIR: &str = "/log";
 const DUMP: &str = "log.txt";
+/// Where the compressed log lies.
+const COMPRESSED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1/compressed");
 
 fn options() -> Options {
     Options {
@@ -91,15 +96,36 @@ fn written() -> Arc<SimulatedDisk> {
     disk
 }
 
-/// Every file of the log, as text, and every record.
-fn described(disk: &Arc<SimulatedDisk>) -> String {
+/// A log of groups of which some are compressed: of one record and of several, some over blocks.
+fn written_compressed() -> Arc<SimulatedDisk> {
+    let disk = SimulatedDisk::new(1);
+    let options = Options { compress: true, ..options() };
+    let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options).unwrap();
+    for count in [1, 5, 1, 3, 1] {
+        append(&wal, count, 1);
+    }
+    wal.prepare(true).unwrap();
+    // The rest of the room is not asked for: a segment is enough to keep.
+    append(&wal, 3, 1);
+    wal.close().unwrap();
+    disk
+}
+
+/// Every file of the log, as text.
+fn inspected(disk: &Arc<SimulatedDisk>) -> String {
     let mut text = String::new();
     for report in disk.files().iter().filter(|report| is_segment(&report.path)) {
         text.push_str(&inspect_segment(&**disk, &report.path).unwrap());
     }
+    text
+}
+
+/// Every file of the log, as text, and every record.
+fn described(disk: &Arc<SimulatedDisk>) -> String {
     let (wal, recovery) = Wal::open(disk.fork(1), Path::new(DIR), options()).unwrap();
     assert!(recovery.closed, "it was closed in order");
     assert_eq!(recovery.tail, Tail::Clean);
+    let mut text = inspected(disk);
     let mut reader = wal.reader(wal.first());
     let mut next = wal.first().0;
     while let Some(records) = reader.next_records().unwrap() {
@@ -115,7 +141,7 @@ fn described(disk: &Arc<SimulatedDisk>) -> String {
             next += 1;
         }
     }
-    assert_eq!(next, LAST + 1, "all records are there");
+    assert_eq!(next, wal.last().0 + 1, "all records are there");
     text
 }
 
@@ -123,8 +149,8 @@ fn is_segment(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "segment")
 }
 
-fn kept_files() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(KEPT).unwrap().map(|entry| entry.unwrap().path());
+fn kept_files(dir: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries.filter(|path| is_segment(path)).collect();
     files.sort();
     files
@@ -132,15 +158,24 @@ fn kept_files() -> Vec<PathBuf> {
 
 #[test]
 fn the_kept_log_is_read_as_ever() {
+    read_as_ever(KEPT);
+}
+
+#[test]
+fn the_kept_compressed_log_is_read_as_ever() {
+    read_as_ever(COMPRESSED);
+}
+
+fn read_as_ever(dir: &str) {
     let disk = SimulatedDisk::new(2);
     disk.create_dir_all(Path::new(DIR)).unwrap();
-    for path in kept_files() {
+    for path in kept_files(dir) {
         let at = Path::new(DIR).join(path.file_name().unwrap());
         let file = disk.open(&at, OpenMode::Create).unwrap();
         file.write_at(&std::fs::read(&path).unwrap(), 0).unwrap();
         file.sync().unwrap();
     }
-    let expected = std::fs::read_to_string(Path::new(KEPT).join(DUMP)).unwrap();
+    let expected = std::fs::read_to_string(Path::new(dir).join(DUMP)).unwrap();
     assert_eq!(described(&disk), expected);
     let found = strandline_wal::verify(&*disk, Path::new(DIR)).unwrap();
     assert!(found.damages.is_empty(), "{:?}", found.damages);
@@ -150,7 +185,7 @@ fn the_kept_log_is_read_as_ever() {
 fn the_same_steps_write_the_same_bytes() {
     let disk = written();
     let names: Vec<_> = disk.files().into_iter().filter(|file| is_segment(&file.path)).collect();
-    let kept = kept_files();
+    let kept = kept_files(KEPT);
     assert_eq!(names.len(), kept.len(), "as many segments as ever");
     for path in kept {
         let at = Path::new(DIR).join(path.file_name().unwrap());
@@ -165,18 +200,26 @@ fn the_same_steps_write_the_same_bytes() {
 #[test]
 #[ignore = "writes golden files that are missing"]
 fn write_missing() {
-    let disk = written();
-    std::fs::create_dir_all(KEPT).unwrap();
-    let files = disk.files().into_iter().filter(|report| is_segment(&report.path));
-    let files = files.map(|report| {
+    write_missing_of(KEPT, &written(), |_| true);
+    // Spares say nothing here.
+    write_missing_of(COMPRESSED, &written_compressed(), |content| content[6] == 2);
+}
+
+fn write_missing_of(dir: &str, disk: &Arc<SimulatedDisk>, is_kept: fn(&[u8]) -> bool) {
+    std::fs::create_dir_all(dir).unwrap();
+    for report in disk.files().into_iter().filter(|report| is_segment(&report.path)) {
         let content = disk.visible_content(&report.path).unwrap();
-        (report.path.file_name().unwrap().to_owned(), content)
-    });
-    let dump = (DUMP.into(), described(&disk).into_bytes());
-    for (name, content) in files.chain([dump]) {
-        let path = Path::new(KEPT).join(name);
-        if !path.exists() {
-            std::fs::write(&path, content).unwrap();
+        if is_kept(&content) {
+            write_if_missing(&Path::new(dir).join(report.path.file_name().unwrap()), &content);
+        } else {
+            disk.remove(&report.path).unwrap();
         }
+    }
+    write_if_missing(&Path::new(dir).join(DUMP), described(disk).as_bytes());
+}
+
+fn write_if_missing(path: &Path, content: &[u8]) {
+    if !path.exists() {
+        std::fs::write(path, content).unwrap();
     }
 }

@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Family, Model, check, flip, misdirect, run, work};
+use common::{Family, Model, check, flip, misdirect, run, set_compress, work};
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -19,6 +19,7 @@ fn nothing_acknowledged_is_lost_whatever_the_seed() {
     let (first, count) = (number("STRANDLINE_SEED", 1), number("STRANDLINE_SEEDS", 300));
     let (mut acknowledged, mut crashes) = (0, 0);
     for seed in first..first + count {
+        set_compress(seed.is_multiple_of(3));
         match run(seed) {
             Ok(outcome) => {
                 acknowledged += outcome.acknowledged;
@@ -38,6 +39,7 @@ fn nothing_acknowledged_is_lost_whatever_the_seed() {
 #[test]
 fn a_seed_runs_the_same_twice() {
     for seed in 1..20 {
+        set_compress(seed > 10);
         let once = run(seed).unwrap().event_hash;
         assert_eq!(once, run(seed).unwrap().event_hash, "seed {seed}");
     }
@@ -46,6 +48,16 @@ fn a_seed_runs_the_same_twice() {
 /// The workload is the same each time; the fault moves through it, operation by operation.
 #[test]
 fn every_fault_at_every_operation_of_a_workload() {
+    every_fault_at_every_operation();
+}
+
+#[test]
+fn every_fault_at_every_operation_of_a_compressed_workload() {
+    set_compress(true);
+    every_fault_at_every_operation();
+}
+
+fn every_fault_at_every_operation() {
     let operations = {
         let disk = SimulatedDisk::new(5);
         work(&disk, &mut Random::new(5), &mut Model::default(), 200).unwrap();

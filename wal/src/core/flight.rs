@@ -97,7 +97,7 @@ impl Core {
             match done.what {
                 What::Header => self.footers_fall_due(),
                 What::Group(group) => {
-                    acknowledged += u64::from(group.header.body_len);
+                    acknowledged += group.records_len();
                     self.keep_recent(group);
                 }
             }
@@ -112,7 +112,11 @@ impl Core {
         true
     }
 
-    fn keep_recent(&mut self, group: Group) {
+    fn keep_recent(&mut self, mut group: Group) {
+        // Readers are given the records as they were.
+        if let Some(compressed) = group.compressed.take() {
+            self.reuse(compressed);
+        }
         if !canary::is_on(canary::WATERMARK_STANDS_STILL) {
             let end = group.header.end();
             self.durable = self.durable.max(Lsn(end.0 - 1));
@@ -130,7 +134,11 @@ impl Core {
     fn forget_oldest(&mut self) {
         let Some(group) = self.recent.pop_front() else { return };
         self.recent_size -= group.bytes.len();
-        if let Ok(buffer) = Arc::try_unwrap(group.bytes)
+        self.reuse(group.bytes);
+    }
+
+    fn reuse(&mut self, bytes: Arc<Buffer>) {
+        if let Ok(buffer) = Arc::try_unwrap(bytes)
             && buffer.capacity() <= POOLED_BUFFER_SIZE_MAX
             && self.pool.len() < POOLED_BUFFERS_MAX
         {

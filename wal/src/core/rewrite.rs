@@ -3,9 +3,7 @@
 use super::flight::What;
 use super::{Condition, Core};
 use crate::Lsn;
-use crate::frame::GROUP_HEADER_LEN;
 use crate::group::Group;
-use crate::plan::Placement;
 
 impl Core {
     /// Lays out everything from the failed write on once more, in a fresh segment.
@@ -39,8 +37,7 @@ impl Core {
             self.ready.push_front(group.unseal(false));
         }
         self.plan_anew();
-        let planned =
-            self.ready.iter().chain(&self.filling).filter(|group| group.new_segment).count();
+        let planned = self.pending().filter(|group| group.new_segment).count();
         if planned > self.spares.len() {
             self.condition = Condition::Poisoned(error);
         }
@@ -49,13 +46,7 @@ impl Core {
     /// Plans the groups that wait, and what follows them, from a fresh segment on.
     fn plan_anew(&mut self) {
         self.plan.end_segment();
-        for group in self.ready.iter_mut().chain(&mut self.filling) {
-            self.plan.close_group();
-            let body_len = group.len() - GROUP_HEADER_LEN;
-            group.new_segment = self.plan.place(body_len) == Placement::NewSegment;
-        }
-        if self.filling.is_none() {
-            self.plan.close_group();
-        }
+        self.unplanned_room = 0;
+        self.plan_pending();
     }
 }

@@ -54,6 +54,13 @@ impl Family {
 thread_local! {
     /// See [`Options::depth_max`].
     static DEPTH_MAX: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// See [`Options::compress`].
+    static COMPRESS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether the logs of this thread are compressed.
+pub(crate) fn set_compress(compress: bool) {
+    COMPRESS.set(compress);
 }
 
 /// Small segments, so that a short workload crosses many of them.
@@ -68,6 +75,7 @@ pub(crate) fn options() -> Options {
         background: false,
         new_log_id: 77,
         depth_max: DEPTH_MAX.get(),
+        compress: COMPRESS.get(),
         ..Options::default()
     }
 }
@@ -159,7 +167,9 @@ fn append(wal: &Wal, random: &mut Random, model: &mut Model) -> Result<(), Error
     let payloads: Vec<Vec<u8>> = (0..count)
         .map(|_| {
             let mut payload = vec![0; random.index(3000)];
-            random.fill(&mut payload);
+            // Some of what can be compressed is worth it, and some is not.
+            let noise = if COMPRESS.get() { payload.len() / 2 } else { payload.len() };
+            random.fill(&mut payload[..noise]);
             payload
         })
         .collect();

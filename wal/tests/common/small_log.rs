@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use strandline_wal::disk::simulated::SimulatedDisk;
+use strandline_wal::disk::simulated::{Random, SimulatedDisk};
 use strandline_wal::{Lsn, Wal};
 
 use super::{DIR, options};
@@ -36,7 +36,10 @@ pub(crate) fn payload(lsn: u64, turn: u8) -> Vec<u8> {
         7 => 12_000,
         other => usize::try_from(other * 13).unwrap(),
     };
-    vec![u8::try_from(lsn).unwrap() ^ turn; len]
+    // Half of it is noise: what is compressed takes more than a block, too.
+    let mut payload = vec![u8::try_from(lsn).unwrap() ^ turn; len];
+    Random::new(lsn << 8 | u64::from(turn)).fill(&mut payload[..len / 2]);
+    payload
 }
 
 pub(crate) fn written(end: End) -> Log {
