@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use strandline_wal::frame::{GROUP_HEADER_LEN, GroupHeader};
+use strandline_wal::parts::PART_LEN;
 use strandline_wal::record::{self, RECORD_HEADER_LEN};
 use strandline_wal::{Lsn, SegmentHeader};
 
@@ -36,10 +37,17 @@ pub(crate) fn run(input: &[u8]) {
 fn records(bytes: &[u8]) {
     let mut rest = bytes;
     while let Ok((found, taken)) = record::decode(rest) {
-        let payload = &rest[RECORD_HEADER_LEN..taken];
-        assert_eq!(found.payload, payload, "a payload is all that follows its header");
-        let header = record::encode_header(found.kind, payload);
-        assert_eq!(header, rest[..RECORD_HEADER_LEN], "a record that was written otherwise");
+        let (header, behind) = rest[..taken].split_at(RECORD_HEADER_LEN);
+        let (payload, table) = behind.split_at(found.payload.len());
+        assert!(found.payload == payload, "a payload follows its header");
+        let expected = match table.is_empty() {
+            true => (record::encode_header(found.kind, payload), Vec::new()),
+            false => record::encode_in_parts(found.kind, payload),
+        };
+        assert_eq!((header, table), (&expected.0[..], &expected.1[..]), "it was written otherwise");
+        let range = payload.len() / 3..payload.len() - payload.len() / 5;
+        assert!(record::decode_range(rest, range.clone()) == Ok(&payload[range]));
+        assert!(table.is_empty() || payload.len() > PART_LEN, "a short payload is in one part");
         rest = &rest[taken..];
     }
 }

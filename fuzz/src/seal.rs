@@ -13,6 +13,8 @@ const BLOCK_LEN: usize = 4096;
 /// Bytes before a record's payload.
 const RECORD_HEADER_LEN: usize = 12;
 
+/// Bytes of a part of a large payload, each with a checksum behind the payload.
+const PART_LEN: usize = 64 << 10;
 /// Flags of a group whose records are compressed, and the bytes of what stands before the block then.
 const COMPRESSED: u8 = 2;
 const PREAMBLE_LEN: usize = 16;
@@ -32,9 +34,18 @@ fn u32_at(bytes: &[u8], at: usize) -> usize {
 /// Writes the checksum of the record at the start of `bytes`; returns the record's length, or none
 /// if it does not fit.
 pub(crate) fn record(bytes: &mut [u8]) -> Option<usize> {
-    let end = RECORD_HEADER_LEN.checked_add(u32_at(bytes, 0))?;
+    let payload_end = RECORD_HEADER_LEN.checked_add(u32_at(bytes, 0))?;
+    let is_in_parts = bytes.get(9) == Some(&1) && payload_end > RECORD_HEADER_LEN + PART_LEN;
+    let parts = if is_in_parts { (payload_end - RECORD_HEADER_LEN).div_ceil(PART_LEN) } else { 0 };
+    let end = payload_end.checked_add(4 * parts)?;
     let record = bytes.get_mut(..end).filter(|record| record.len() >= RECORD_HEADER_LEN)?;
-    let sum = crc(&[&record[0..4], &record[8..]]);
+    for number in 0..parts {
+        let from = RECORD_HEADER_LEN + number * PART_LEN;
+        let sum = crc(&[&record[from..payload_end.min(from + PART_LEN)]]);
+        record[payload_end + 4 * number..][..4].copy_from_slice(&sum);
+    }
+    let covered = if is_in_parts { payload_end } else { RECORD_HEADER_LEN };
+    let sum = crc(&[&record[0..4], &record[8..RECORD_HEADER_LEN], &record[covered..]]);
     record[4..8].copy_from_slice(&sum);
     Some(end)
 }
@@ -170,12 +181,15 @@ mod tests {
         type Case = (Vec<u8>, fn(&mut [u8]), usize);
         let truncated = crate::segment::truncated().first_segment();
         let compressed = crate::segment::compressed().first_segment();
-        let files: [Case; 7] = [
+        let in_parts = crate::seeds::record_in_parts(&[3; 140_000]);
+        let files: [Case; 9] = [
             (crate::segment::short().first_segment(), segment, HEADER_CRC_AT),
             (truncated.clone(), segment, truncated.len() - BLOCK_LEN + HEADER_CRC_AT),
             (compressed, segment, BLOCK_LEN + HEADER_LEN + 12),
             (crate::manifest::sample(".table"), table, 28),
             (crate::manifest::sample("MANIFEST-"), manifest, 36),
+            (in_parts.clone(), records, 4),
+            (in_parts, records, RECORD_HEADER_LEN + 140_000),
             (record, records, 4),
             (crate::manifest::sample("CURRENT"), current, 32),
         ];

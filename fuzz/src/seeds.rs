@@ -5,7 +5,7 @@ use strandline_server::entry as command;
 use strandline_wal::Lsn;
 use strandline_wal::disk::simulated::Random;
 use strandline_wal::frame::GroupHeader;
-use strandline_wal::record::{Kind, encode_header};
+use strandline_wal::record::{Kind, encode_header, encode_in_parts};
 
 /// The first inputs of a target.
 ///
@@ -45,6 +45,11 @@ pub(crate) fn record(payload: &[u8]) -> Vec<u8> {
     after(&encode_header(Kind::ENTRY, payload), payload)
 }
 
+pub(crate) fn record_in_parts(payload: &[u8]) -> Vec<u8> {
+    let (header, table) = encode_in_parts(Kind::ENTRY, payload);
+    [&header, payload, &table].concat()
+}
+
 fn records() -> Vec<Vec<u8>> {
     let body = [record(b"first"), record(b""), record(&[7; 40])].concat();
     let header = GroupHeader {
@@ -76,6 +81,7 @@ fn records() -> Vec<Vec<u8>> {
         after(&[2, 1], &segment),
         after(&[1, 0], &compressed),
         after(&[1, 1], &compressed),
+        after(&[0, 1], &[record_in_parts(&[7; 70_000]), record(b"behind it")].concat()),
     ]
 }
 

@@ -95,6 +95,15 @@ pub enum GroupRefusal {
         /// As computed.
         found: u32,
     },
+    /// Nor do those of parts of a large payload in it.
+    Part {
+        /// The position of the record.
+        lsn: Lsn,
+        /// The first of them.
+        part: crate::record::Refusal,
+        /// How many others of this record there are.
+        others: usize,
+    },
     /// The body's checksum matches, and yet its records cannot be had from it.
     Encoding(&'static str),
     /// It does not follow the group before it.
@@ -146,6 +155,10 @@ impl std::fmt::Display for GroupRefusal {
             GroupRefusal::Length(len) => write!(out, "a body of {len} bytes"),
             GroupRefusal::BodyChecksum { expected, found } => {
                 write!(out, "body checksum {found:#010x}, stored is {expected:#010x}")
+            }
+            GroupRefusal::Part { lsn, part, others: 0 } => write!(out, "in position {lsn}, {part}"),
+            GroupRefusal::Part { lsn, part, others } => {
+                write!(out, "in position {lsn}, {part}, and {others} others of its parts damaged")
             }
             GroupRefusal::Encoding(reason) => write!(out, "a body with {reason}"),
             GroupRefusal::OutOfSequence { expected, found } => {

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use crate::disk::{ALIGNMENT_MAX, Buffer};
 use crate::frame::{FLAG_LZ4, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, len_on_disk};
-use crate::record::{Kind, RECORD_HEADER_LEN, Record, encode_header, encode_header_before};
+use crate::parts;
+use crate::record::{
+    FORM_AT, Framing, Kind, RECORD_HEADER_LEN, Record, Refusal, encode_header,
+    encode_header_before, encode_header_with,
+};
 use crate::{Lsn, encoding};
 
 /// A record on its way into a group: its header, made before any lock is taken, and its payload.
@@ -16,6 +20,8 @@ pub(crate) struct Framed<'a> {
     pub payload: &'a [u8],
     /// Checksum of a large payload alone, so that it is read once for its record and its group.
     crc: Option<crc32fast::Hasher>,
+    /// Checksums of its parts, which follow it; empty if it is in one.
+    table: Vec<u8>,
 }
 
 /// From this length on joining two checksums costs less than reading the payload once more.
@@ -25,16 +31,20 @@ impl<'a> Framed<'a> {
     /// A record of this kind.
     pub(crate) fn new(kind: Kind, payload: &'a [u8]) -> Self {
         if payload.len() < CHECKSUMMED_ONCE_LEN_MIN {
-            return Self { header: encode_header(kind, payload), payload, crc: None };
+            let header = encode_header(kind, payload);
+            return Self { header, payload, crc: None, table: Vec::new() };
         }
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(payload);
-        Self { header: encode_header_before(kind, payload.len(), &crc), payload, crc: Some(crc) }
+        let (crc, table) = parts::checksum(payload);
+        let header = match table.is_empty() {
+            true => encode_header_before(kind, payload.len(), &crc),
+            false => encode_header_with(kind, payload.len(), &table),
+        };
+        Self { header, payload, crc: Some(crc), table }
     }
 
     /// Bytes in the group's body.
     pub(crate) fn len(&self) -> usize {
-        RECORD_HEADER_LEN + self.payload.len()
+        RECORD_HEADER_LEN + self.payload.len() + self.table.len()
     }
 }
 
@@ -74,10 +84,12 @@ impl Pending {
         let start = self.buffer.len();
         self.buffer.extend(&record.header);
         self.buffer.extend(record.payload);
+        self.buffer.extend(&record.table);
         match &record.crc {
             Some(payload) => {
                 self.crc.update(&record.header);
                 self.crc.combine(payload);
+                self.crc.update(&record.table);
             }
             None => self.crc.update(&self.buffer[start..]),
         }
@@ -210,11 +222,11 @@ pub(crate) fn check_records(body: &[u8], count: u32) -> Result<(), GroupRefusal>
     while at < body.len() {
         match crate::record::decode(&body[at..]) {
             Ok((_, taken)) => at += taken,
-            Err(crate::record::Refusal::Reserved) => {
-                let offset = GROUP_HEADER_LEN + at + crate::record::RESERVED_AT;
+            Err(Refusal::Reserved) => {
+                let offset = GROUP_HEADER_LEN + at + FORM_AT;
                 let offset = u64::try_from(offset).expect("it lies in memory");
                 let found = "others".into();
-                let expected = "the reserved bytes of a record, all zero";
+                let expected = "the form of a record and its reserved bytes, all zero";
                 return Err(GroupRefusal::Unknown { offset, expected, found });
             }
             Err(_) => break,
@@ -225,6 +237,35 @@ pub(crate) fn check_records(body: &[u8], count: u32) -> Result<(), GroupRefusal>
         true => Ok(()),
         false => Err(GroupRefusal::Length(u32::try_from(body.len()).unwrap_or(u32::MAX))),
     }
+}
+
+/// Checks the body of a group as it stands on disk. What is damaged is named as closely as it is known: the
+/// first part of a large payload that is not what it was.
+///
+/// # Errors
+///
+/// [`GroupRefusal::BodyChecksum`], or [`GroupRefusal::Part`].
+pub(crate) fn check_body(header: &GroupHeader, body: &[u8]) -> Result<(), GroupRefusal> {
+    header.check_body(body).map_err(|refusal| match header.is_compressed() {
+        false => damaged_part(header, body).unwrap_or(refusal),
+        true => refusal,
+    })
+}
+
+/// The first damaged part in a damaged body, as far as the records before it are whole.
+fn damaged_part(header: &GroupHeader, body: &[u8]) -> Option<GroupRefusal> {
+    let mut rest = body;
+    let mut lsn = header.first;
+    while lsn < header.end() {
+        let framing = Framing::decode(rest).ok()?;
+        let mut parts = framing.damaged_parts();
+        if let Some(part) = parts.next() {
+            return Some(GroupRefusal::Part { lsn, part, others: parts.count() });
+        }
+        rest = rest.get(framing.len..)?;
+        lsn = lsn.next();
+    }
+    None
 }
 
 /// The records in a group's body, with their positions; ends after the first refusal.

@@ -59,6 +59,7 @@ mod housekeeping;
 mod notifier;
 mod options;
 mod pacing;
+pub mod parts;
 mod plan;
 mod preparer;
 mod proof;

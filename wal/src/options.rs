@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::frame::BLOCK_LEN;
+use crate::parts;
 use crate::record::{PAYLOAD_LEN_MAX, RECORD_HEADER_LEN};
 use crate::{Error, Result, SpareDirectory};
 
@@ -115,6 +116,8 @@ impl Options {
         // The segment's header and footer, a group header and the padding behind the record.
         let overhead = 3 * BLOCK_LEN;
         let room = usize::try_from(self.segment_size - overhead).unwrap_or(usize::MAX);
-        PAYLOAD_LEN_MAX.min(room - RECORD_HEADER_LEN)
+        // A payload in parts has their checksums behind it.
+        let room = room - RECORD_HEADER_LEN;
+        PAYLOAD_LEN_MAX.min(room - parts::table_len(room))
     }
 }

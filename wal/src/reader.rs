@@ -341,7 +341,7 @@ fn parse(
         .get(GROUP_HEADER_LEN..)
         .and_then(|rest| rest.get(..body_len))
         .ok_or_else(|| damaged(path, offset, &"a body that reaches beyond the file"))?;
-    group.check_body(body).map_err(|refusal| damaged(path, offset, &refusal))?;
+    group::check_body(&group, body).map_err(|refusal| damaged(path, offset, &refusal))?;
     let from = start + GROUP_HEADER_LEN;
     Ok((group, from..from + body_len))
 }
@@ -365,7 +365,7 @@ fn load(
     let header_len = u64::try_from(GROUP_HEADER_LEN).expect("a small constant");
     let count = file.read_at(&mut body, offset + header_len)?;
     body.truncate(count);
-    group.check_body(&body).map_err(|refusal| damaged(path, offset, &refusal))?;
+    group::check_body(&group, &body).map_err(|refusal| damaged(path, offset, &refusal))?;
     Ok((group, body))
 }
 

@@ -205,7 +205,7 @@ fn read_body(
     let body_len = usize::try_from(group.body_len).expect("it fits into a segment");
     let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN + body_len);
     let body = bytes.get(GROUP_HEADER_LEN..).unwrap_or(&[]);
-    group.check_body(body)?;
+    group::check_body(&group, body)?;
     group::check_records(&group.decode_body(body)?, group.count)?;
     Ok(group)
 }

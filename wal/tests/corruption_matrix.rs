@@ -76,11 +76,12 @@ const FOOTER_FIELDS: [(&str, usize, usize); 10] = [
     ("footer.crc32", 60, 4),
 ];
 
-const RECORD_FIELDS: [(&str, usize, usize); 4] = [
+const RECORD_FIELDS: [(&str, usize, usize); 5] = [
     ("record.length", 0, 4),
     ("record.crc32", 4, 4),
     ("record.kind", 8, 1),
-    ("record.reserved", 9, 3),
+    ("record.form", 9, 1),
+    ("record.reserved", 10, 2),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

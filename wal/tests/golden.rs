@@ -6,7 +6,7 @@
 //! with its description. It is put onto a simulated disk, opened, read, described; and the same steps
 //! are taken anew and the files compared byte for byte. Nothing is drawn: the log's identity is given.
 //!
-//! Beside it lies a log of compressed groups. That one is only read: another compressor may write other bytes
+//! Beside it lie a log with a large payload, which is in parts, and one of compressed groups. That one is only read: another compressor may write other bytes
 //! of the same records.
 //!
 //! `cargo test -p strandline-wal --test golden -- --ignored` writes files that are not there yet. It
@@ -24,6 +24,8 @@ use strandline_wal::{Lsn, Options, Tail, Wal, inspect_segment};
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1");
 const DIR: &str = "/log";
 const DUMP: &str = "log.txt";
+/// Where the log with a large payload lies.
+const IN_PARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1/parts");
 /// Where the compressed log lies.
 const COMPRESSED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1/compressed");
 
@@ -105,8 +107,25 @@ fn written_compressed() -> Arc<SimulatedDisk> {
         append(&wal, count, 1);
     }
     wal.prepare(true).unwrap();
-    // The rest of the room is not asked for: a segment is enough to keep.
     append(&wal, 3, 1);
+    wal.close().unwrap();
+    disk
+}
+
+/// A log with a record of two parts, and one behind it in its group.
+fn written_in_parts() -> Arc<SimulatedDisk> {
+    let disk = SimulatedDisk::new(1);
+    let options = Options {
+        segment_size: 128 << 10,
+        group_size_max: 96 << 10,
+        pending_size_max: 96 << 10,
+        ..options()
+    };
+    let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options).unwrap();
+    append(&wal, 1, 1);
+    let large = b"tide 2.1 ".repeat(8000);
+    let lsn = wal.append_all(&[&large, &payload(3, 1)]).unwrap();
+    wal.wait(lsn).unwrap();
     wal.close().unwrap();
     disk
 }
@@ -133,7 +152,9 @@ fn described(disk: &Arc<SimulatedDisk>) -> String {
             let (lsn, record) = record.unwrap();
             let turn = if lsn.0 < TRUNCATED { 1 } else { 2 };
             assert_eq!(lsn, Lsn(next), "positions are dense");
-            assert_eq!(record.payload, payload(lsn.0, turn), "position {lsn}");
+            let expected = payload(lsn.0, turn);
+            let repeated = record.payload.len() / expected.len().max(1);
+            assert_eq!(record.payload, expected.repeat(repeated.max(1)), "position {lsn}");
             let start = record.payload.iter().take(10).copied().collect();
             let start = String::from_utf8(start).unwrap();
             let (kind, len) = (record.kind.0, record.payload.len());
@@ -162,6 +183,11 @@ fn the_kept_log_is_read_as_ever() {
 }
 
 #[test]
+fn the_kept_log_with_a_large_payload_is_read_as_ever() {
+    read_as_ever(IN_PARTS);
+}
+
+#[test]
 fn the_kept_compressed_log_is_read_as_ever() {
     read_as_ever(COMPRESSED);
 }
@@ -185,9 +211,13 @@ fn read_as_ever(dir: &str) {
 fn the_same_steps_write_the_same_bytes() {
     let disk = written();
     let names: Vec<_> = disk.files().into_iter().filter(|file| is_segment(&file.path)).collect();
-    let kept = kept_files(KEPT);
-    assert_eq!(names.len(), kept.len(), "as many segments as ever");
-    for path in kept {
+    assert_eq!(names.len(), kept_files(KEPT).len(), "as many segments as ever");
+    written_as_ever(&disk, KEPT);
+    written_as_ever(&written_in_parts(), IN_PARTS);
+}
+
+fn written_as_ever(disk: &SimulatedDisk, dir: &str) {
+    for path in kept_files(dir) {
         let at = Path::new(DIR).join(path.file_name().unwrap());
         let found = disk.visible_content(&at).unwrap();
         let expected = std::fs::read(&path).unwrap();
@@ -202,6 +232,7 @@ fn the_same_steps_write_the_same_bytes() {
 fn write_missing() {
     write_missing_of(KEPT, &written(), |_| true);
     // Spares say nothing here.
+    write_missing_of(IN_PARTS, &written_in_parts(), |content| content[6] == 2);
     write_missing_of(COMPRESSED, &written_compressed(), |content| content[6] == 2);
 }
 
