@@ -95,7 +95,11 @@ impl Client {
         let key = u16::try_from(at).unwrap_or(0);
         let padding = self.padding(swarm);
         if !writes_only && self.random.chance(shape.reads) {
-            return (Asked::Read { key }, 0);
+            let stale = swarm.chance(Class::StaleReads, 700);
+            return match stale > 0 && self.random.chance(stale) {
+                true => (Asked::Stale { key }, 0),
+                false => (Asked::Read { key }, 0),
+            };
         }
         if self.random.chance(shape.exchanges) {
             let expected = self.known[at];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use strandline_engine::Index;
 use strandline_replication::ReplicaId;
 
-use crate::checkers::{durability, linearizability};
+use crate::checkers::{durability, linearizability, staleness};
 use crate::node::Node;
 use crate::simulation::{Happening, Phase, Simulation};
 use crate::time::{MILLISECOND, SECOND, Time};
@@ -162,6 +162,7 @@ impl Simulation {
     /// The checks that need the whole history.
     pub(crate) fn check_history(&mut self) -> Verdict {
         durability::check_truth(&self.history, &self.truth)?;
+        staleness::check(&self.stale, &self.truth)?;
         let checked = linearizability::check(&self.history)?;
         self.figures.operations_checked += checked.operations;
         self.figures.registers_checked += checked.registers;

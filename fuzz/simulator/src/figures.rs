@@ -77,6 +77,8 @@ figures! {
     retries,
     /// Reads answered.
     reads,
+    /// Reads that a replica answered alone, from a state that may be stale.
+    stale_reads,
     /// Whole states compared with the model.
     states_compared,
     /// Calls decided by the check for linearizability.

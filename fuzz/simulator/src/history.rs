@@ -18,6 +18,11 @@ pub enum Asked {
         /// Which one.
         key: u16,
     },
+    /// The value of a register, as it was no longer ago than the run's bound.
+    Stale {
+        /// Which one.
+        key: u16,
+    },
     /// A change.
     Write(Action),
 }
@@ -26,7 +31,7 @@ impl Asked {
     /// Which register it is about.
     pub fn key(self) -> u16 {
         match self {
-            Asked::Read { key } => key,
+            Asked::Read { key } | Asked::Stale { key } => key,
             Asked::Write(action) => action.key(),
         }
     }

@@ -88,6 +88,8 @@ pub(crate) struct Node {
     pub(crate) waiting: BTreeMap<(Index, u64), u64>,
     /// Reads that wait for being allowed: token and register.
     pub(crate) reads: BTreeMap<u64, u16>,
+    /// Those among them that may be stale: whose they are, and at which index the state has to be.
+    pub(crate) stale: BTreeMap<u64, (u64, Index)>,
     /// What waits for the process, oldest first.
     pub(crate) inbox: VecDeque<Happening>,
     /// Whether it is on the agenda that the process comes to that.
@@ -123,6 +125,7 @@ impl Node {
             hang: 0,
             waiting: BTreeMap::new(),
             reads: BTreeMap::new(),
+            stale: BTreeMap::new(),
             inbox: VecDeque::new(),
             has_wake: false,
             scheduled: BTreeSet::new(),
@@ -151,6 +154,14 @@ impl Node {
         self.health.is_wiped = false;
         self.state = State::Up(Box::new(replica));
         Ok(())
+    }
+
+    /// Lets the process know how late it is.
+    pub(crate) fn tell_time(&mut self, now: Time) {
+        let steady_us = self.clock.steady_us(now);
+        if let State::Up(replica) = &mut self.state {
+            replica.tell_time(steady_us);
+        }
     }
 
     /// Lets the process take an event; nothing happens if there is none.
@@ -216,6 +227,7 @@ impl Node {
         }
         self.waiting.clear();
         self.reads.clear();
+        self.stale.clear();
         self.scheduled.clear();
         self.inbox.clear();
         self.hang = 0;

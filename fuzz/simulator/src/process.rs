@@ -137,11 +137,13 @@ impl Simulation {
     pub(crate) fn process(&mut self, id: ReplicaId, event: Event) -> Verdict {
         let mut output = std::mem::take(&mut self.output);
         output.clear();
+        let now = self.agenda.now();
         let node = self.node(id);
         if !node.is_up() {
             self.output = output;
             return Ok(());
         }
+        node.tell_time(now);
         let syncs = node.syncs();
         let stepped = node.step(event, &mut output);
         let syncs = node.syncs() - syncs;
@@ -231,6 +233,10 @@ impl Simulation {
                 self.hash = self.hash.word(chain);
             }
             self.answer(id, &note);
+        }
+        let (now, last) = (self.agenda.now(), self.truth.last());
+        if self.executed.last().is_none_or(|(_, index)| *index < last) {
+            self.executed.push((now, last));
         }
         Ok(())
     }

@@ -86,6 +86,7 @@ pub const ALL: &[Profile] = &[
             (Class::ClockRates, Bias::Free),
             (Class::LostReplies, Bias::Free),
             (Class::SmallMessages, Bias::Free),
+            (Class::StaleReads, Bias::Free),
         ],
         shape: as_drawn,
     },
@@ -159,6 +160,7 @@ pub const ALL: &[Profile] = &[
             (Class::Delay, Bias::Free),
             (Class::ClockRates, Bias::Free),
             (Class::ClockJumps, Bias::Free),
+            (Class::StaleReads, Bias::Free),
         ],
         shape: |shape| {
             shape.replicas = shape.replicas.max(3);

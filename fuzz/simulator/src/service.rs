@@ -3,12 +3,13 @@
 use strandline_engine::Index;
 use strandline_replication::{Event, Refusal, ReplicaId, open_session_entry};
 
+use crate::checkers::staleness::StaleRead;
 use crate::client::{Ongoing, Reply};
 use crate::history::{Asked, Told};
 use crate::operation::{Action, Answer, Operation};
 use crate::simulation::{Happening, Phase, Simulation};
 use crate::swarm::Class;
-use crate::time::MILLISECOND;
+use crate::time::{MILLISECOND, Time};
 use crate::violation::{Checker, Verdict, Violation};
 
 /// What a client sends to a node.
@@ -16,6 +17,8 @@ use crate::violation::{Checker, Verdict, Violation};
 pub(crate) enum Request {
     /// The value of a register.
     Read { key: u16 },
+    /// The same, as it was no longer ago than the run's bound.
+    Stale { key: u16 },
     /// A session.
     Open,
     /// A write, and how a retry of it is known.
@@ -70,6 +73,7 @@ impl Simulation {
         self.figures.retries += u64::from(ongoing.attempts > 1);
         let request = match (ongoing.call, ongoing.operation) {
             (None, _) => Request::Open,
+            (Some((_, Asked::Stale { key })), None) => Request::Stale { key },
             (Some((_, asked)), None) => Request::Read { key: asked.key() },
             (Some(_), Some(operation)) => {
                 Request::Write { operation, session: client.request(&operation) }
@@ -102,6 +106,7 @@ impl Simulation {
                 self.node(id).reads.insert(token, key);
                 Event::Read { token }
             }
+            Request::Stale { key } => return self.asked_stale(id, client, token, key),
             Request::Open => {
                 self.openings.insert(token);
                 Event::Propose { token, entries: vec![open_session_entry()], session: None }
@@ -127,6 +132,7 @@ impl Simulation {
 
     pub(crate) fn refused(&mut self, id: ReplicaId, token: u64, reason: &Refusal) {
         self.node(id).reads.remove(&token);
+        self.node(id).stale.remove(&token);
         let leader = match reason {
             Refusal::NotLeader { leader } => *leader,
             _ => None,
@@ -139,11 +145,46 @@ impl Simulation {
         let Some(key) = self.node(id).reads.remove(&token) else { return Ok(()) };
         match self.nodes[&id].register(key) {
             Ok(value) => {
+                if let Some((client, least)) = self.node(id).stale.remove(&token) {
+                    self.read_stale(id, client, key, value, least);
+                }
                 self.reply(token, Reply::Found(value));
                 Ok(())
             }
             Err(error) => self.stops(id, &error),
         }
+    }
+
+    /// A read that may be stale: answered at once if the state is known to be young enough.
+    fn asked_stale(&mut self, id: ReplicaId, client: usize, token: u64, key: u16) -> Verdict {
+        let age_us_max = self.swarm.age_max();
+        self.process(id, Event::KeepFresh { age_us_max })?;
+        let (now, who) = (self.agenda.now(), self.clients[client].id);
+        let node = &self.nodes[&id];
+        let Some(replica) = node.replica() else { return Ok(()) };
+        let steady_us = node.clock.steady_us(now);
+        let fresh_us = replica.fresh_us();
+        let is_fresh = fresh_us.is_some_and(|fresh_us| steady_us - fresh_us <= age_us_max);
+        let bound = if is_fresh { node.clock.span(age_us_max) + 1 } else { 0 };
+        let least = self.executed_before(Time(now.0.saturating_sub(bound)));
+        self.node(id).reads.insert(token, key);
+        self.node(id).stale.insert(token, (who, least));
+        if is_fresh {
+            self.figures.stale_reads += 1;
+            return self.readable(id, token);
+        }
+        self.process(id, Event::Read { token })
+    }
+
+    fn read_stale(&mut self, node: ReplicaId, client: u64, key: u16, value: u64, least: Index) {
+        let (life, most) = (self.nodes[&node].life, self.truth.last());
+        self.stale.push(StaleRead { client, node, life, key, value, least, most });
+    }
+
+    /// The last command that anybody had executed then.
+    fn executed_before(&self, time: Time) -> Index {
+        let later = self.executed.partition_point(|(at, _)| *at <= time);
+        later.checked_sub(1).map_or(Index(0), |at| self.executed[at].1)
     }
 
     /// Everything up to an index is applied, and nothing was heard of what was accepted there.

@@ -10,11 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use strandline_engine::Index;
 use strandline_replication::{Member, MemberRole, Output, ReplicaId};
 use strandline_wal::disk::simulated::Random;
 
 use crate::checkers::agreement::Truth;
 use crate::checkers::election::Leaders;
+use crate::checkers::staleness::StaleRead;
 use crate::client::{Client, Reply};
 use crate::coup::Coup;
 use crate::figures::Figures;
@@ -103,6 +105,10 @@ pub(crate) struct Simulation {
     pub(crate) clients: Vec<Client>,
     pub(crate) history: History,
     pub(crate) truth: Truth,
+    /// When the last command executed by anybody was which.
+    pub(crate) executed: Vec<(Time, Index)>,
+    /// Reads that might be stale, as they were answered.
+    pub(crate) stale: Vec<StaleRead>,
     pub(crate) leaders: Leaders,
     pub(crate) figures: Figures,
     pub(crate) phase: Phase,
@@ -163,6 +169,8 @@ impl Simulation {
             clients,
             history: History::default(),
             truth: Truth::default(),
+            executed: Vec::new(),
+            stale: Vec::new(),
             leaders: Leaders::default(),
             figures: Figures { seeds: 1, ..Figures::default() },
             phase: Phase::Trouble,

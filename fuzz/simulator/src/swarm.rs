@@ -99,6 +99,8 @@ classes! {
     Coups "coups",
     /// Members are added and removed.
     Membership "membership",
+    /// Some reads may be answered by any replica alone, within a bound.
+    StaleReads "stale-reads",
 }
 
 impl Class {
@@ -197,6 +199,12 @@ impl Swarm {
     /// A chance in parts of a thousand, up to `most` by the strength of a class; 0 if it is off.
     pub fn chance(&self, class: Class, most: u32) -> u32 {
         u32::try_from(self.scaled(class, 1, u64::from(most))).unwrap_or(most)
+    }
+
+    /// How old a state may be that a replica answers from alone, by its own clock, in microseconds.
+    pub fn age_max(&self) -> u64 {
+        let bounds = [20_000, 100_000, 400_000, 2_000_000];
+        bounds[self.stream("age").index(bounds.len())]
     }
 
     /// The classes that are on.

@@ -120,6 +120,11 @@ impl Clock {
         span * 1000 / u64::from(self.rate)
     }
 
+    /// Microseconds that have passed by this clock, whatever it shows; it says nothing to other nodes.
+    pub fn steady_us(&self, now: Time) -> u64 {
+        u64::from(self.rate) * SECOND + now.0 * u64::from(self.rate) / 1000
+    }
+
     /// Milliseconds since 1970, as this clock has it.
     pub fn wall_ms(&self, now: Time) -> u64 {
         let passed = i64::try_from(now.0 * u64::from(self.rate) / 1_000_000).unwrap_or(i64::MAX);

@@ -11,6 +11,8 @@ pub enum Checker {
     Election,
     /// Reads and writes of each register fit into one order that time allows.
     Linearizability,
+    /// What a replica answers alone is no older than it may be.
+    Staleness,
     /// What was acknowledged is there.
     Durability,
     /// What was refused, or lost its place, is not there.
@@ -36,6 +38,7 @@ impl Checker {
             Checker::Agreement => "agreement",
             Checker::Election => "election",
             Checker::Linearizability => "linearizability",
+            Checker::Staleness => "staleness",
             Checker::Durability => "durability",
             Checker::Refusal => "refusal",
             Checker::ExactlyOnce => "exactly-once",

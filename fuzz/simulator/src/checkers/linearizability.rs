@@ -37,7 +37,9 @@ pub struct Checked {
 /// The first register whose calls fit into no order.
 pub fn check(history: &History) -> Verdict<Checked> {
     let mut registers: BTreeMap<u16, Vec<Call>> = BTreeMap::new();
-    for call in history.calls() {
+    // Reads that may be stale are checked for themselves.
+    let is_strict = |call: &&Call| !matches!(call.asked, Asked::Stale { .. });
+    for call in history.calls().iter().filter(is_strict) {
         registers.entry(call.asked.key()).or_default().push(*call);
     }
     let mut checked = Checked::default();
@@ -85,7 +87,7 @@ fn tell(calls: &[Call]) -> String {
     let mut text = if skipped > 0 { format!("({skipped} before) ") } else { String::new() };
     for call in &calls[skipped..] {
         let asked = match call.asked {
-            Asked::Read { .. } => "read".to_owned(),
+            Asked::Read { .. } | Asked::Stale { .. } => "read".to_owned(),
             Asked::Write(Action::Put { value, .. }) => format!("put {value}"),
             Asked::Write(Action::Exchange { expected, value, .. }) => {
                 format!("exchange {expected} for {value}")
@@ -109,7 +111,7 @@ fn fits(call: &Call, register: u64) -> Option<u64> {
         (Asked::Write(Action::Exchange { expected, value, .. }), _) => {
             (expected == register).then_some(value)
         }
-        (Asked::Read { .. }, _) => Some(register),
+        (Asked::Read { .. } | Asked::Stale { .. }, _) => Some(register),
     }
 }
 
