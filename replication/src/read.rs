@@ -12,16 +12,22 @@
 //! has rounds begun for that alone ([`Event::KeepFresh`](crate::Event::KeepFresh)).
 //!
 //! Each round has a context that no other round of any replica has, in this life or an earlier one: an
-//! answer that was under way before a restart must not answer a later round.
+//! answer that was under way before a restart must not answer a later round. A leader also names each
+//! request of a follower anew, by what it adds to the context: a request may come twice, and what
+//! followers said when it came first must not confirm a round that has begun since.
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use strandline_engine::Index;
 
 use crate::{ReplicaId, Term};
 
 /// How many reads wait at the most; more are refused.
 pub(crate) const READS_MAX: usize = 1 << 16;
+
+/// How long the context of a round is.
+pub(crate) const CONTEXT_LEN: usize = 24;
 
 /// For so many ticks a state is kept fresh that nobody asks for any more.
 const KEEP_TICKS: u32 = 100;
@@ -54,6 +60,8 @@ pub(crate) struct Reads {
     rounds: u64,
     /// Came after the round under way had begun.
     waiting: Vec<u64>,
+    /// How many requests of others this replica has named.
+    requests: u64,
     /// The round under way.
     round: Option<Round>,
     /// Answered, and waiting until the state is applied that far; and when each began.
@@ -71,7 +79,7 @@ impl Reads {
         identity[8..].copy_from_slice(&openings.to_le_bytes());
         let (waiting, round, confirmed) = (Vec::new(), None, VecDeque::new());
         let (fresh_us, keep) = (None, None);
-        Self { identity, rounds: 0, waiting, round, confirmed, fresh_us, keep }
+        Self { identity, rounds: 0, requests: 0, waiting, round, confirmed, fresh_us, keep }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -110,6 +118,13 @@ impl Reads {
     /// Whether reads wait for a round to begin.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// The context of another replica's request, with a name for this time that it has come.
+    pub(crate) fn name(&mut self, context: &[u8]) -> Bytes {
+        self.requests += 1;
+        let name = [context, &self.identity, &self.requests.to_le_bytes()].concat();
+        Bytes::from(name)
     }
 
     /// Begins a round for all that wait, if none is under way. Returns its context.

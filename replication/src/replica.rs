@@ -210,6 +210,10 @@ impl Replica {
         let Message { term, body } = envelope.message;
         let taken = match body {
             Body::Snapshot(body) => self.snapshot_message(envelope.from, term, body, output),
+            Body::ReadRequest { context } if self.consensus.is_leader() => {
+                let body = Body::ReadRequest { context: self.reads.name(&context) };
+                self.consensus.receive(envelope.from, Message { term, body })
+            }
             Body::Probe { nonce, last } => {
                 self.probed(envelope.from, nonce, last, output);
                 Ok(())

@@ -27,6 +27,7 @@ use strandline_wal::canary;
 use crate::joining;
 use crate::machine::Replicated;
 use crate::message::{Body, Message, SnapshotBody};
+use crate::read::CONTEXT_LEN;
 use crate::{Doubt, Envelope, Membership, Output, Replica, ReplicaId, Result, Role, Term};
 
 /// The most that is fetched at once.
@@ -85,6 +86,8 @@ impl Replica {
                 Body::HeartbeatAnswer { context, .. } if !self.may_acknowledge() => {
                     context.clear();
                 }
+                // The name that this leader gave the request is its own business.
+                Body::ReadAnswer { context, .. } => context.truncate(CONTEXT_LEN),
                 Body::VoteAnswer { in_doubt, .. } => *in_doubt = doubt != Doubt::Nothing,
                 _ => {}
             }

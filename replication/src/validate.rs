@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use strandline_engine::{ENTRY_HEADER_LEN, Entry, Index};
 
 use crate::message::{Body, Envelope};
+use crate::read::CONTEXT_LEN;
 use crate::{Error, ReplicaId, Result, Term};
 
 /// The largest term and index that are believed: what follows them can still be counted.
@@ -88,8 +89,9 @@ pub(crate) fn validate(envelope: &Envelope, facts: &Facts) -> Result<()> {
             true => refused(format!("replica {from} hands over what it does not lead")),
             false => Ok(()),
         },
-        Body::HeartbeatAnswer { context, .. } | Body::ReadRequest { context } => {
-            check_context(context)
+        Body::HeartbeatAnswer { context, .. } => check_context(context),
+        Body::ReadRequest { context } if context.len() > CONTEXT_LEN => {
+            refused(format!("a read's context of {} bytes", context.len()))
         }
         Body::ReadAnswer { context, index } => {
             check_context(context)?;

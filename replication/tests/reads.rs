@@ -4,7 +4,7 @@
 mod common;
 
 use common::Cluster;
-use strandline_replication::Event;
+use strandline_replication::{Body, Envelope, Event, Outcome, ReplicaId, Role};
 
 /// A round in which all clocks go on by so much.
 fn round(cluster: &mut Cluster, now_us: &mut u64) {
@@ -57,4 +57,60 @@ fn a_follower_knows_how_old_its_state_may_be() {
     let replica = cluster.replica(follower);
     assert!(replica.fresh_us().unwrap() > cut_us);
     assert!(replica.db().applied().0 >= acknowledged, "what is fresh has it");
+}
+
+/// What is under way and is like this; the rest is lost.
+fn take(cluster: &mut Cluster, is_wanted: impl Fn(&Envelope) -> bool) -> Vec<Envelope> {
+    cluster.queue.drain(..).filter(is_wanted).collect()
+}
+
+/// Lost: a read on a leader that had been deposed was answered, behind what its successor had acknowledged. A
+/// follower's request came a second time, and the answers to the first one confirmed the second, and with
+/// it everything that waited before it. Found by the simulator: a leader that was slow for seconds had
+/// both waiting for it.
+#[test]
+fn a_request_that_comes_twice_confirms_nothing_by_earlier_answers() {
+    let mut cluster = Cluster::new(3, 7);
+    let leader = cluster.elect();
+    cluster.propose(leader, &[b"a"]);
+    cluster.rounds(20);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let (asks, says) = (others[0], others[1]);
+    cluster.queue.clear();
+    cluster.read(asks);
+    cluster.step(asks, Event::LogMoved);
+    let request = take(&mut cluster, |e| matches!(e.message.body, Body::ReadRequest { .. }));
+    let request = request.into_iter().next().unwrap();
+    cluster.step(leader, Event::Received(request.clone()));
+    cluster.step(leader, Event::LogMoved);
+    let is_asked = |e: &Envelope| matches!(&e.message.body, Body::Heartbeat { context, .. } if !context.is_empty());
+    for heartbeat in take(&mut cluster, is_asked) {
+        cluster.step(heartbeat.to.0, Event::Received(heartbeat));
+    }
+    let answers = take(&mut cluster, |e| matches!(e.message.body, Body::HeartbeatAnswer { .. }));
+    let from = |id: u64| answers.iter().find(|e| e.from == ReplicaId(id)).unwrap().clone();
+    cluster.step(leader, Event::Received(from(asks)));
+    // The leader stands still, and the others go on without it.
+    cluster.isolate(leader);
+    let leads = |cluster: &Cluster, id: u64| cluster.replica(id).status().role == Role::Leader;
+    for _ in 0..200 {
+        for id in &others {
+            cluster.step(*id, Event::Tick);
+            if leads(&cluster, *id) && cluster.acknowledged.len() < 4 {
+                cluster.propose(*id, &[b"b"]);
+            }
+        }
+        for _ in 0..3 {
+            cluster.deliver();
+            cluster.turn_disks();
+        }
+    }
+    assert!(leads(&cluster, leader), "it has not heard of it");
+    assert!(cluster.acknowledged_index > cluster.replica(leader).status().committed.0);
+    let token = cluster.read(leader);
+    cluster.step(leader, Event::LogMoved);
+    cluster.step(leader, Event::Received(request));
+    cluster.step(leader, Event::Received(from(says)));
+    let is_answered = |outcome: &Outcome| matches!(outcome, Outcome::Readable { token: read, .. } if *read == token);
+    assert!(!cluster.nodes[&leader].outcomes.iter().any(is_answered));
 }
