@@ -172,8 +172,9 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             put_words(out, &[previous.0, hint.0, hint_term.0, committed.0]);
             APPEND_REFUSED
         }
-        Body::Heartbeat { committed, context } => {
+        Body::Heartbeat { committed, context, lease_ticks } => {
             put_words(out, &[committed.0]);
+            out.extend_from_slice(&lease_ticks.to_le_bytes());
             put_bytes(out, context);
             HEARTBEAT
         }
@@ -279,7 +280,10 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
             hint_term: fields.term()?,
             committed: fields.index()?,
         },
-        HEARTBEAT => Body::Heartbeat { committed: fields.index()?, context: fields.bytes()? },
+        HEARTBEAT => {
+            let (committed, lease_ticks) = (fields.index()?, fields.u32()?);
+            Body::Heartbeat { committed, context: fields.bytes()?, lease_ticks }
+        }
         HEARTBEAT_ANSWER => {
             Body::HeartbeatAnswer { committed: fields.index()?, context: fields.bytes()? }
         }

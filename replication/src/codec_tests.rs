@@ -18,7 +18,7 @@ fn bodies() -> Vec<Body> {
         },
         Body::Appended { last: Index(u64::MAX), committed },
         Body::AppendRefused { previous: Index(9), hint: Index(4), hint_term: Term(1), committed },
-        Body::Heartbeat { committed, context: context.clone() },
+        Body::Heartbeat { committed, context: context.clone(), lease_ticks: 15 },
         Body::HeartbeatAnswer { committed, context: Bytes::new() },
         Body::VoteRequest {
             kind: VoteKind::Pre,

@@ -270,10 +270,12 @@ impl Consensus {
         all
     }
 
-    pub(crate) fn tick(&mut self) {
-        // A witness comes to the end of its patience, so that it votes for another, and stays there.
+    pub(crate) fn tick(&mut self, may_stand: bool) {
+        // Who does not stand comes to the end of its patience, so that it votes for another, and stays there.
         let raft = &self.node.raft;
-        if self.is_witness && raft.election_elapsed + 1 >= raft.randomized_election_timeout() {
+        if (self.is_witness || !may_stand)
+            && raft.election_elapsed + 1 >= raft.randomized_election_timeout()
+        {
             return;
         }
         self.node.tick();

@@ -64,6 +64,8 @@ pub enum Body {
         committed: Index,
         /// Of a read that waits for a quorum.
         context: Bytes,
+        /// For so many ticks whoever answers neither votes for another nor stands itself.
+        lease_ticks: u32,
     },
     /// So is a follower.
     HeartbeatAnswer {

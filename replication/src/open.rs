@@ -11,6 +11,7 @@ use strandline_wal::{Tail, canary};
 use crate::consensus::Consensus;
 use crate::hard_state::{HardState, HardStateFile};
 use crate::lag::Lag;
+use crate::lease::Lease;
 use crate::log::Log;
 use crate::machine::{ReplicatedMachine, Shared};
 use crate::mend::Mend;
@@ -59,6 +60,7 @@ impl Replica {
             reads: Reads::new(options.id, state.openings),
             watermarks: Watermarks::new(committed),
             lag: Lag::default(),
+            lease: Lease::new(&options),
             mend,
             refusals: Refusals::default(),
             rejoin: Rejoin::new(options.seed, state.openings),

@@ -19,6 +19,12 @@ pub struct Options {
     pub election_ticks: u32,
     /// A leader is heard at least once in so many ticks. 2: several may be lost before an election.
     pub heartbeat_ticks: u32,
+    /// Has a leader answer reads without asking a quorum while nobody can have taken its place; none: it
+    /// always asks. The driver tells the time then: see [`Replica::tell_time`](crate::Replica::tell_time).
+    pub lease: Option<LeaseOptions>,
+    /// For so many ticks after it was opened a replica neither votes nor stands for election, because it
+    /// may have promised that before it fell: at least `election_ticks` wherever a leader may have leases. 0.
+    pub quiet_ticks: u32,
     /// For election time-outs. Should differ between replicas.
     pub seed: u64,
     /// Settings of the store. That entries are committed only when told is set by the replica.
@@ -49,6 +55,16 @@ pub struct Options {
     pub may_create: bool,
 }
 
+/// What leases rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseOptions {
+    /// How long a tick is, in microseconds. The drivers of all replicas give ticks at least so far apart,
+    /// each by its own clock.
+    pub tick_us: u64,
+    /// By how many parts of a thousand the clocks of two replicas may differ in how fast they go.
+    pub drift_per_mille: u32,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -57,6 +73,8 @@ impl Default for Options {
             members: Vec::new(),
             election_ticks: 10,
             heartbeat_ticks: 2,
+            lease: None,
+            quiet_ticks: 0,
             seed: 0,
             db: DbOptions::default(),
             in_flight_messages_max: 256,
@@ -76,6 +94,13 @@ impl Default for Options {
 const MEMBERS_MAX: usize = 32;
 
 impl Options {
+    /// How long a lease is, in microseconds; 0 if there are none.
+    pub(crate) fn lease_len_us(&self) -> u64 {
+        let Some(LeaseOptions { tick_us, drift_per_mille }) = self.lease else { return 0 };
+        let quiet_us = tick_us.saturating_mul(u64::from(self.election_ticks.saturating_sub(1)));
+        quiet_us / 1000 * (1000 - u64::from(drift_per_mille.min(1000)))
+    }
+
     /// Whether these settings can work.
     ///
     /// # Errors
@@ -102,6 +127,14 @@ impl Options {
                 self.uncommitted_len_max >= u64::from(self.message_len_max),
                 "uncommitted_len_max is message_len_max or more",
             ),
+            (
+                self.lease.is_none() || self.quiet_ticks >= self.election_ticks,
+                "with leases, quiet_ticks is election_ticks or more",
+            ),
+            (
+                self.lease.is_none_or(|lease| lease.drift_per_mille < 1000),
+                "drift_per_mille is under 1000",
+            ),
             (self.snapshot_bytes_per_tick >= 1, "snapshot_bytes_per_tick is 1 byte or more"),
         ];
         match checks.iter().find(|(is_fine, _)| !is_fine) {
@@ -127,6 +160,11 @@ mod tests {
         let twice = Options { members: vec![member(1), member(1)], ..fine.clone() };
         assert!(twice.validate().unwrap_err().to_string().contains("once"));
         assert!(Options { id: ReplicaId(0), ..fine.clone() }.validate().is_err());
-        assert!(Options { heartbeat_ticks: 10, ..fine }.validate().is_err());
+        assert!(Options { heartbeat_ticks: 10, ..fine.clone() }.validate().is_err());
+        let lease = Some(LeaseOptions { tick_us: 10_000, drift_per_mille: 100 });
+        let with = Options { lease, ..fine };
+        assert!(with.validate().unwrap_err().to_string().contains("quiet_ticks"));
+        Options { quiet_ticks: 10, ..with.clone() }.validate().unwrap();
+        assert_eq!(with.lease_len_us(), 81_000, "nine ticks less a tenth");
     }
 }

@@ -184,7 +184,7 @@ impl Replica {
             }
             return;
         }
-        if self.consensus.leader().is_none() || is_early {
+        if self.consensus.leader().is_none() || is_early || !self.read_by_lease() {
             return;
         }
         if let Some(context) = self.reads.begin(began) {
@@ -208,6 +208,8 @@ impl Replica {
         let member = self.shared.lock().membership.get(to);
         let may_lead = member.is_some_and(|member| member.role == MemberRole::Voter);
         if self.stalled.is_none() && self.consensus.is_leader() && may_lead {
+            // Before anybody can learn that others may be voted for.
+            self.lease.give_up(self.consensus.term());
             self.consensus.transfer(to);
         }
     }
@@ -259,6 +261,9 @@ impl Replica {
     /// Tells the consensus which changes of membership were applied.
     pub(crate) fn tell_changes(&mut self) -> Result<()> {
         let changes = std::mem::take(&mut self.shared.lock().applied_changes);
+        if !changes.is_empty() {
+            self.lease.members_changed(self.now_us);
+        }
         for change in changes {
             match change {
                 MembershipEntry::Change(changes) => self.consensus.change(&changes)?,

@@ -137,6 +137,15 @@ impl Reads {
         Some(self.context())
     }
 
+    /// The reads that wait need no round: everything that is committed now is at or before `index`.
+    /// Returns how many there are.
+    pub(crate) fn answer(&mut self, index: Index, now_us: u64) -> usize {
+        let tokens = std::mem::take(&mut self.waiting);
+        let count = tokens.len();
+        self.confirmed.push_back((index, tokens, now_us));
+        count
+    }
+
     /// A tick has passed. Returns the context of a round that has had no answer for a multiple of
     /// `patience`: it may have been lost.
     pub(crate) fn tick(&mut self, patience: u64) -> Option<Vec<u8>> {

@@ -20,6 +20,7 @@ use strandline_wal::canary;
 use crate::consensus::{Consensus, Ready};
 use crate::hard_state::{HardState, HardStateFile};
 use crate::lag::Lag;
+use crate::lease::Lease;
 use crate::log::Appended;
 use crate::machine::Shared;
 use crate::mend::Mend;
@@ -41,6 +42,7 @@ pub struct Replica {
     pub(crate) reads: Reads,
     pub(crate) watermarks: Watermarks,
     pub(crate) lag: Lag,
+    pub(crate) lease: Lease,
     pub(crate) mend: Mend,
     pub(crate) refusals: Refusals,
     pub(crate) rejoin: Rejoin,
@@ -139,6 +141,7 @@ impl Replica {
     }
 
     fn tick(&mut self) {
+        self.lease.tick();
         let patience = 2 * u64::from(self.options.heartbeat_ticks);
         let again = self.reads.tick(patience);
         self.watermarks.tick(&self.consensus);
@@ -148,7 +151,8 @@ impl Replica {
         if self.stalled.is_some() || waits && !self.consensus.is_leader() {
             return;
         }
-        self.consensus.tick();
+        let may_stand = self.consensus.is_leader() || !self.lease.is_quiet();
+        self.consensus.tick(may_stand);
         if let Some(context) = again
             && self.consensus.leader().is_some()
         {
@@ -163,7 +167,8 @@ impl Replica {
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
         // The crate stands for election without looking whether it is a voter.
         let may_win = self.consensus.is_voter();
-        self.stalled.is_none() && !waits && !self.options.is_witness && may_win
+        let is_free = !self.options.is_witness && !self.lease.is_quiet();
+        self.stalled.is_none() && !waits && is_free && may_win
     }
 
     fn receive(&mut self, envelope: Envelope, output: &mut Output) -> Result<Option<Error>> {
@@ -205,6 +210,9 @@ impl Replica {
         }
         // While the log takes nothing, a message is as good as lost.
         if self.stalled.is_some() {
+            return Ok(None);
+        }
+        if self.lease_takes(envelope.from, &envelope.message, output) {
             return Ok(None);
         }
         let Message { term, body } = envelope.message;
@@ -305,7 +313,8 @@ impl Replica {
             self.committed = Index(self.consensus.log().last());
         }
         for (index, context) in std::mem::take(&mut ready.reads) {
-            self.reads.confirm(index, &context);
+            let began = self.reads.confirm(index, &context);
+            self.take_lease(began);
         }
         let (number, sends_now) = (ready.number, ready.sends_now);
         let mut messages = self.consensus.taken(ready);

@@ -86,6 +86,7 @@ impl Replica {
                 Body::HeartbeatAnswer { context, .. } if !self.may_acknowledge() => {
                     context.clear();
                 }
+                Body::Heartbeat { lease_ticks, .. } => *lease_ticks = self.lease.asks_ticks(),
                 // The name that this leader gave the request is its own business.
                 Body::ReadAnswer { context, .. } => context.truncate(CONTEXT_LEN),
                 Body::VoteAnswer { in_doubt, .. } => *in_doubt = doubt != Doubt::Nothing,

@@ -51,6 +51,10 @@ pub struct Status {
     pub mended: u64,
     /// Who belongs to the group, as of the last applied entry.
     pub membership: Membership,
+    /// Whether it leads and may answer reads alone.
+    pub has_lease: bool,
+    /// Reads that it has answered so.
+    pub lease_reads: u64,
     /// What a leader knows of the others; elsewhere empty.
     pub peers: Vec<PeerStatus>,
     /// The snapshot that is being received.
@@ -109,7 +113,8 @@ pub enum PeerState {
 impl Replica {
     /// Tells the time, in microseconds: before an event is handed over, and read after the event has
     /// come. By a clock that is never set, and that goes on while the system sleeps: on Linux
-    /// `CLOCK_BOOTTIME`. Only [`Replica::fresh_us`] needs it.
+    /// `CLOCK_BOOTTIME`. [`Replica::fresh_us`] and
+    /// leases need it.
     pub fn tell_time(&mut self, now_us: u64) {
         self.now_us = self.now_us.max(now_us);
     }
@@ -156,6 +161,8 @@ impl Replica {
             is_wounded: self.mend.is_wounded(),
             damaged: self.db().log().damages().len(),
             mended: self.mend.mended(),
+            has_lease: self.has_lease(),
+            lease_reads: self.lease_reads(),
             receiving: self.receiver.progress(),
             membership,
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use strandline_engine::{ENTRY_HEADER_LEN, Entry, Index};
 
+use crate::lease::QUIET_TICKS_MAX;
 use crate::message::{Body, Envelope};
 use crate::read::CONTEXT_LEN;
 use crate::{Error, ReplicaId, Result, Term};
@@ -66,7 +67,10 @@ pub(crate) fn validate(envelope: &Envelope, facts: &Facts) -> Result<()> {
             check_leader(envelope, facts)?;
             check_entries(*previous, *previous_term, term, entries)
         }
-        Body::Heartbeat { committed, context } => {
+        Body::Heartbeat { lease_ticks, .. } if *lease_ticks > QUIET_TICKS_MAX => {
+            refused(format!("it wants others quiet for {lease_ticks} ticks"))
+        }
+        Body::Heartbeat { committed, context, .. } => {
             check_leader(envelope, facts)?;
             check_context(context)?;
             match *committed > facts.last && term >= facts.term {

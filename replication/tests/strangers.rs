@@ -62,7 +62,7 @@ fn body(random: &mut Random, last: u64, term: u64) -> Body {
             hint_term: of_term(random),
             committed: index(random),
         },
-        4 => Body::Heartbeat { committed: index(random), context },
+        4 => Body::Heartbeat { committed: index(random), context, lease_ticks: 0 },
         5 => Body::HeartbeatAnswer { committed: index(random), context },
         6 => Body::VoteRequest {
             kind,

@@ -47,7 +47,8 @@ impl Consensus {
                 committed,
             },
             MessageType::MsgAppendResponse => Body::Appended { last: Index(raw.index), committed },
-            MessageType::MsgHeartbeat => Body::Heartbeat { committed, context },
+            // What is asked for is filled in by whoever sends it.
+            MessageType::MsgHeartbeat => Body::Heartbeat { committed, context, lease_ticks: 0 },
             MessageType::MsgHeartbeatResponse => Body::HeartbeatAnswer { committed, context },
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => Body::VoteRequest {
                 kind: vote_kind,
@@ -123,7 +124,7 @@ impl Consensus {
                 (raw.reject_hint, raw.log_term) = (hint.0, hint_term.0);
                 MessageType::MsgAppendResponse
             }
-            Body::Heartbeat { committed, context } => {
+            Body::Heartbeat { committed, context, .. } => {
                 (raw.commit, raw.context) = (committed.0, context);
                 MessageType::MsgHeartbeat
             }

@@ -23,7 +23,8 @@ impl Driver {
     /// Before the node stops: another one takes the lead, so that writes go on at once.
     pub(super) fn hand_over(&mut self) {
         let deadline = Instant::now() + HAND_OVER_MAX;
-        let mut next_tick = Instant::now();
+        // Ticks are never nearer to each other than promises are made of.
+        let mut next_tick = Instant::now() + TICK;
         let mut asked = false;
         let lingers = match self.role {
             Role::Leader => LAST_FORWARDS_MAX,

@@ -239,6 +239,8 @@ pub(super) mod tests {
             doubt: Doubt::Nothing,
             membership: Membership::new(&members),
             peers: voters.iter().filter(|id| **id != 1).map(peer).collect(),
+            has_lease: false,
+            lease_reads: 0,
             receiving: None,
         }
     }
