@@ -62,6 +62,8 @@ pub const RETRY_APPLIED_TWICE: u8 = 26;
 pub const SESSIONS_NOT_IN_SNAPSHOT: u8 = 27;
 /// An election is won by half the votes.
 pub const ELECTION_BY_HALF: u8 = 28;
+/// A lease is measured by a clock that jumps.
+pub const LEASE_BY_WALL_CLOCK: u8 = 29;
 /// Compaction drops the newest version, or a tombstone that is still needed.
 pub const COMPACTION_DROPS_NEEDED: u8 = 30;
 /// The checksum does not cover the position.

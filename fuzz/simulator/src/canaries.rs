@@ -168,6 +168,13 @@ pub const CANARIES: &[Canary] = &[
         profile: "votes",
         by: &[Election],
     },
+    Canary {
+        number: 29,
+        name: "lease measured by the wall clock",
+        seeds: 200,
+        profile: "leases",
+        by: &[Linearizability],
+    },
 ];
 
 /// What became of a canary.

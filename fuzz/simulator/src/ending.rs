@@ -162,11 +162,11 @@ impl Simulation {
     /// The checks that need the whole history.
     pub(crate) fn check_history(&mut self) -> Verdict {
         durability::check_truth(&self.history, &self.truth)?;
-        staleness::check(&self.stale, &self.truth)?;
         let checked = linearizability::check(&self.history)?;
         self.figures.operations_checked += checked.operations;
         self.figures.registers_checked += checked.registers;
         self.figures.inconclusive += checked.inconclusive;
+        staleness::check(&self.stale, &self.truth)?;
         self.figures.executed = u64::try_from(self.truth.places().count()).unwrap_or(u64::MAX);
         Ok(())
     }

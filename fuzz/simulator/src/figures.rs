@@ -79,6 +79,8 @@ figures! {
     reads,
     /// Reads that a replica answered alone, from a state that may be stale.
     stale_reads,
+    /// Reads that a leader answered by its lease.
+    lease_reads,
     /// Whole states compared with the model.
     states_compared,
     /// Calls decided by the check for linearizability.

@@ -37,6 +37,7 @@ const STRIKING: &[Class] = &[
     Class::Campaigns,
     Class::Coups,
     Class::Membership,
+    Class::LostLinks,
 ];
 
 impl Simulation {
@@ -130,6 +131,7 @@ impl Simulation {
                 let until = self.agenda.now().after(span);
                 let node = self.node(id);
                 node.ready_at = node.ready_at.max(until);
+                self.cut_off_while_paused(id, span);
             }
             Class::SlowNodes => {
                 let most = self.swarm.scaled(class, MILLISECOND / 2, 10 * MILLISECOND);
@@ -139,6 +141,12 @@ impl Simulation {
             Class::Coups => self.begin_coup(),
             Class::Membership => return self.change_members(),
             Class::Transfers => return self.transfer(),
+            Class::LostLinks => {
+                let leader = self.nodes[&id].replica().and_then(|replica| replica.status().leader);
+                if let Some(leader) = leader.filter(|leader| *leader != id) {
+                    return self.process_if_ready(id, Event::Lost(leader));
+                }
+            }
             Class::Campaigns => return self.process_if_ready(id, Event::Campaign),
             _ => {}
         }
@@ -173,6 +181,19 @@ impl Simulation {
             return Ok(());
         }
         self.process(id, event)
+    }
+
+    /// With leases: who stands still is often cut off until a little after it goes on. It believes that it
+    /// leads, and nobody can tell it otherwise.
+    fn cut_off_while_paused(&mut self, id: ReplicaId, span: u64) {
+        let has_leases = self.swarm.strength(Class::Leases).is_some();
+        if !has_leases || self.is_coup() || !self.stream(Class::Pauses).chance(500) {
+            return;
+        }
+        let ids: Vec<ReplicaId> = self.nodes.keys().copied().collect();
+        self.network.cut_off(id, &ids);
+        let more = self.stream(Class::Pauses).below(SECOND);
+        self.agenda.after(span + more, Happening::Passes(Class::Partitions, None));
     }
 
     fn partition(&mut self) {

@@ -12,7 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strandline_engine::{DbOptions, Index, KeyspaceId, Range, Read};
-use strandline_replication::{Error, Event, Member, Options, Output, Replica, ReplicaId, Result};
+use strandline_replication::{
+    Error, Event, LeaseOptions, Member, Options, Output, Replica, ReplicaId, Result,
+};
+use strandline_wal::canary;
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk};
 
 use crate::machine::{Feed, Note, Registers};
@@ -107,7 +110,7 @@ impl Node {
     pub(crate) fn new(id: ReplicaId, swarm: &Swarm) -> Self {
         let mut random = swarm.stream(&format!("node {id}"));
         let disk = new_disk(random.next_u64());
-        let spread = swarm.scaled(Class::ClockRates, 10, 300);
+        let spread = swarm.clock_spread();
         let rate = 1000 - spread / 2 + random.below(spread + 1);
         Self {
             id,
@@ -156,11 +159,19 @@ impl Node {
         Ok(())
     }
 
+    /// How late it is by the clock that the process counts with.
+    pub(crate) fn now_us(&self, now: Time) -> u64 {
+        match canary::is_on(canary::LEASE_BY_WALL_CLOCK) {
+            true => self.clock.wall_ms(now) * 1000,
+            false => self.clock.steady_us(now),
+        }
+    }
+
     /// Lets the process know how late it is.
     pub(crate) fn tell_time(&mut self, now: Time) {
-        let steady_us = self.clock.steady_us(now);
+        let now_us = self.now_us(now);
         if let State::Up(replica) = &mut self.state {
-            replica.tell_time(steady_us);
+            replica.tell_time(now_us);
         }
     }
 
@@ -180,6 +191,11 @@ impl Node {
             },
             State::Down | State::Lost => Ok(()),
         }
+    }
+
+    /// Reads that the process has answered by a lease.
+    pub(crate) fn lease_reads(&self) -> u64 {
+        self.replica().map_or(0, Replica::lease_reads)
     }
 
     /// The running replica.
@@ -356,6 +372,8 @@ fn options(id: ReplicaId, swarm: &Swarm, members: &[Member]) -> Options {
         background: false,
         ..DbOptions::default()
     };
+    let has_leases = swarm.strength(Class::Leases).is_some();
+    let drift_per_mille = swarm.drift_per_mille();
     let is_small = swarm.strength(Class::SmallMessages).is_some();
     let in_flight = 5 - swarm.scaled(Class::SmallMessages, 1, 4);
     Options {
@@ -363,6 +381,8 @@ fn options(id: ReplicaId, swarm: &Swarm, members: &[Member]) -> Options {
         members: members.to_vec(),
         election_ticks: shape.election_ticks,
         heartbeat_ticks: shape.heartbeat_ticks,
+        lease: has_leases.then_some(LeaseOptions { tick_us: shape.tick, drift_per_mille }),
+        quiet_ticks: if has_leases { shape.election_ticks } else { 0 },
         db,
         in_flight_messages_max: if is_small { u32::try_from(in_flight).unwrap_or(1) } else { 64 },
         message_len_max: if is_small { 1 } else { 16 << 10 },

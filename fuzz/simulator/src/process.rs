@@ -144,10 +144,12 @@ impl Simulation {
             return Ok(());
         }
         node.tell_time(now);
-        let syncs = node.syncs();
+        let (syncs, by_lease) = (node.syncs(), node.lease_reads());
         let stepped = node.step(event, &mut output);
         let syncs = node.syncs() - syncs;
+        let by_lease = node.lease_reads() - by_lease;
         let is_down = node.disk.is_down();
+        self.figures.lease_reads += by_lease;
         // What it executed was committed, whatever became of the process since.
         self.accepted(id, &output.outcomes);
         self.read_notes(id)?;

@@ -170,6 +170,34 @@ pub const ALL: &[Profile] = &[
         },
     },
     Profile {
+        name: "leases",
+        about: "leaders read alone, while they are cut off, paused, restarted and badly timed",
+        others: Bias::Off,
+        biases: &[
+            (Class::Leases, Bias::On),
+            (Class::ClockRates, Bias::On),
+            (Class::ClockJumps, Bias::Strong),
+            (Class::Partitions, Bias::Free),
+            (Class::Pauses, Bias::Strong),
+            (Class::LostLinks, Bias::Free),
+            (Class::Campaigns, Bias::Free),
+            (Class::Transfers, Bias::Free),
+            (Class::Kills, Bias::Free),
+            (Class::Restarts, Bias::Free),
+            (Class::PowerCuts, Bias::Free),
+            (Class::SlowNodes, Bias::Free),
+            (Class::Delay, Bias::Free),
+            (Class::Loss, Bias::Free),
+            (Class::StaleReads, Bias::Free),
+        ],
+        shape: |shape| {
+            shape.replicas = shape.replicas.max(3);
+            shape.reads = 600;
+            shape.keys = shape.keys.min(2);
+            shape.think = shape.think.min(10_000);
+        },
+    },
+    Profile {
         name: "snapshots",
         about: "little log is kept, and replicas are away for long",
         others: Bias::Free,

@@ -162,11 +162,14 @@ impl Simulation {
         let (now, who) = (self.agenda.now(), self.clients[client].id);
         let node = &self.nodes[&id];
         let Some(replica) = node.replica() else { return Ok(()) };
-        let steady_us = node.clock.steady_us(now);
+        let now_us = node.now_us(now);
         let fresh_us = replica.fresh_us();
-        let is_fresh = fresh_us.is_some_and(|fresh_us| steady_us - fresh_us <= age_us_max);
-        let bound = if is_fresh { node.clock.span(age_us_max) + 1 } else { 0 };
+        let is_fresh =
+            fresh_us.is_some_and(|fresh_us| now_us.saturating_sub(fresh_us) <= age_us_max);
+        let bound = if is_fresh { node.clock.span(age_us_max) + 5 } else { 0 };
         let least = self.executed_before(Time(now.0.saturating_sub(bound)));
+        // Moments are rounded to whole microseconds, by either clock.
+        self.tell(|| format!("{id} is asked for {key}, fresh {is_fresh}, least {least}"));
         self.node(id).reads.insert(token, key);
         self.node(id).stale.insert(token, (who, least));
         if is_fresh {

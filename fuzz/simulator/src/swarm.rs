@@ -101,6 +101,10 @@ classes! {
     Membership "membership",
     /// Some reads may be answered by any replica alone, within a bound.
     StaleReads "stale-reads",
+    /// Leaders have leases, shorter by what the clocks differ.
+    Leases "leases",
+    /// A replica is told that the leader is gone, and it is not.
+    LostLinks "lost-links",
 }
 
 impl Class {
@@ -199,6 +203,19 @@ impl Swarm {
     /// A chance in parts of a thousand, up to `most` by the strength of a class; 0 if it is off.
     pub fn chance(&self, class: Class, most: u32) -> u32 {
         u32::try_from(self.scaled(class, 1, u64::from(most))).unwrap_or(most)
+    }
+
+    /// By how many parts of a thousand the rates of clocks are spread.
+    pub fn clock_spread(&self) -> u64 {
+        self.scaled(Class::ClockRates, 10, 300)
+    }
+
+    /// The bound on what two clocks differ, in parts of a thousand: it just holds.
+    pub fn drift_per_mille(&self) -> u32 {
+        let spread = self.clock_spread();
+        let fastest = 1000 - spread / 2 + spread;
+        // One more, because moments are whole microseconds.
+        u32::try_from((1000 * spread).div_ceil(fastest) + 1).unwrap_or(u32::MAX)
     }
 
     /// How old a state may be that a replica answers from alone, by its own clock, in microseconds.

@@ -81,7 +81,13 @@ pub fn check(reads: &[StaleRead], truth: &Truth) -> Verdict {
                 let is_back = find(changes, read.value, read.least, read.most).is_some();
                 let reason = match is_back {
                     true => format!("goes back behind index {before}, which it was shown before"),
-                    false => format!("is not of index {} to {}", read.least, read.most),
+                    false => {
+                        let of = changes.iter().rev().find(|(_, other)| *other == read.value);
+                        let of = of.map_or("of no index".to_owned(), |(index, _)| {
+                            format!("of index {index}")
+                        });
+                        format!("is {of}, and not of {} to {}", read.least, read.most)
+                    }
                 };
                 let StaleRead { client, node, life, key, value, .. } = read;
                 let reason = format!(
