@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use strandline_engine::{DbOptions, Index};
-use strandline_replication::{Member, MemberRole};
+use strandline_replication::{LeaseOptions, Member, MemberRole};
 use strandline_wal::SpareDirectory;
 use strandline_wal::disk::{RealDisk, Rung};
 
@@ -216,7 +216,15 @@ fn limits(config: &Config) -> strandline_replication::Options {
     let bytes = |name| u64::try_from(config.size(name)).unwrap_or(u64::MAX);
     let ticks_per_second = u64::try_from(1000 / TICK.as_millis()).unwrap_or(1);
     let per_tick = |name| u32::try_from(bytes(name).div_ceil(ticks_per_second)).unwrap_or(u32::MAX);
+    let drift = u32::try_from(config.number("lease-drift-per-mille")).unwrap_or(u32::MAX);
+    let tick_us = u64::try_from(TICK.as_micros()).unwrap_or(u64::MAX);
+    let lease = LeaseOptions { tick_us, drift_per_mille: drift };
     strandline_replication::Options {
+        election_ticks: ELECTION_TICKS,
+        heartbeat_ticks: HEARTBEAT_TICKS,
+        lease: config.is_on("leases").then_some(lease),
+        // Whatever is set here: another node may lead with leases.
+        quiet_ticks: ELECTION_TICKS,
         retention_bytes_max: bytes("retention-bytes-max"),
         lag_bytes_max: Some(bytes("lag-bytes-max")).filter(|bound| *bound > 0),
         snapshot_bytes_per_tick: per_tick("snapshot-rate").max(1),
@@ -248,8 +256,6 @@ fn open_replica(
         group: nodes.group,
         is_witness: nodes.own().is_witness,
         members,
-        election_ticks: ELECTION_TICKS,
-        heartbeat_ticks: HEARTBEAT_TICKS,
         seed: Randomness::new().draw(),
         ..options
     };

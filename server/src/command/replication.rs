@@ -310,7 +310,8 @@ pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
     // -1: it is not known yet; who asks has it found out.
     let age_ms = group.age_us(age_us_max).map_or(-1, |age_us| integer_of(age_us.div_ceil(1000)));
     write!(out, "stale_read_max_ms:{}\r\nstaleness_ms:{age_ms}\r\n", age_us_max / 1000)?;
-    write!(out, "stale_reads:{}\r\n", group.stale_reads())
+    write!(out, "stale_reads:{}\r\nlease:{}\r\n", group.stale_reads(), u8::from(status.has_lease))?;
+    write!(out, "lease_reads:{}\r\n", status.lease_reads)
 }
 
 /// What a replica cannot be sure of, in one word.

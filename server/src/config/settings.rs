@@ -164,6 +164,13 @@ pub static SETTINGS: &[Setting] = &[
         "33554432",
         "a leader hands over when the system has less memory left; 0: never",
     ),
+    fixed("leases", Kind::Switch, "no", "a leader answers reads alone while none can replace it"),
+    fixed(
+        "lease-drift-per-mille",
+        Kind::Number(0, 500),
+        "50",
+        "how much faster one node's clock may go than another's, in parts of a thousand",
+    ),
     live(
         "stale-read-max-ms",
         Kind::Number(0, 3_600_000),
