@@ -279,12 +279,15 @@ fn expired_and_flushed_keys_are_deleted_in_the_background() {
     client.ask("set stays v", "+OK\r\n");
     loop {
         client.send(b"dbsize\r\n");
-        let mut answer = [0; 4];
-        client.0.read_exact(&mut answer).unwrap();
-        if answer == *b":1\r\n" {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\n") {
+            let mut byte = [0];
+            client.0.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        if answer == b":1\r\n" {
             break;
         }
-        while client.0.read(&mut answer[..1]).unwrap() == 1 && answer[0] != b'\n' {}
     }
     node.finish().unwrap();
 }

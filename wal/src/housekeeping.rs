@@ -152,7 +152,8 @@ impl Kept {
             }
             state.housekeeper_watches = false;
             let core = &state.core;
-            (core.is_unproven() || core.has_pending(), core.last())
+            let moves = core.has_pending() || core.in_flight() > 0;
+            (core.is_unproven() || moves, core.last())
         };
         if last != self.last {
             (self.last, self.since) = (last, Instant::now());

@@ -443,7 +443,8 @@ impl State {
     /// Wakes the housekeeper if something is due that it would not see by itself. While the log is busy it
     /// is not woken for the tail: it looks whether that is idle, every so often.
     pub(crate) fn tell_what_is_due(&mut self) {
-        let unseen = self.core.is_unproven() && !self.housekeeper_watches;
+        let will_be_unproven = self.core.is_unproven() || self.core.in_flight() > 0;
+        let unseen = will_be_unproven && !self.housekeeper_watches;
         self.tell_watcher();
         if self.core.spares_missing() > 0 || self.core.is_footer_due() || unseen {
             self.tell_housekeeper();
