@@ -182,16 +182,18 @@ impl Shared {
     }
 
     fn take(&self, completions: Vec<crate::disk::Completion>) {
+        let ended: Vec<_> = completions
+            .into_iter()
+            .map(|completion| (completion.id, self.or_retried(completion.result)))
+            .collect();
         let now = self.disk.now();
         let mut state = self.lock();
         state.core.tick(now);
+        // In one step with what follows: who saw one without the other would reap what has ended.
         state.waiters.reaping = false;
-        for completion in completions {
-            drop(state);
-            let result = self.or_retried(completion.result);
-            state = self.lock();
+        for (id, result) in ended {
             // One that was given up is not counted any more.
-            state.waiters.queued -= i64::from(state.core.completed(completion.id, result));
+            state.waiters.queued -= i64::from(state.core.completed(id, result));
         }
         self.settle(state);
     }
