@@ -79,8 +79,10 @@ impl SpareDirectory {
     /// mark says that there is another.
     pub(crate) fn mark(&self, disk: &dyn Disk, dir: &Path, log_id: u64) -> Result<()> {
         for dir in [&self.dir, dir] {
-            if read_mark(disk, dir)? != Some(log_id) {
-                replace_file(disk, &dir.join(MARK_FILE), &encode_mark(log_id))?;
+            match read_mark(disk, dir)? {
+                // A process that was killed may have left its name in the cache only.
+                Some(found) if found == log_id => disk.sync_dir(dir)?,
+                _ => replace_file(disk, &dir.join(MARK_FILE), &encode_mark(log_id))?,
             }
         }
         Ok(())

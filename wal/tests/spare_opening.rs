@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use strandline_wal::disk::Disk;
-use strandline_wal::disk::simulated::{SimulatedDisk, Survival};
+use strandline_wal::disk::simulated::{Fault, SimulatedDisk, Survival};
 use strandline_wal::{
     Error, Lsn, Moved, Options, Recovery, Salvage, SpareDirectory, Wal, verify, with_spare,
 };
@@ -64,6 +64,34 @@ fn half_a_log_is_refused() {
     assert!(verified.damages.is_empty() && verified.segments >= 2, "{verified:?}");
     assert_eq!(verified.last.0, pair.acknowledged.max(verified.last.0));
     pair.reopen("whole").close().unwrap();
+}
+
+/// A mark that a killed process has left in the cache only is no mark yet.
+#[test]
+fn a_log_that_moved_has_marks_whatever_befell_its_first_opening() {
+    let count = {
+        let pair = Pair::new(3, Family::Threads);
+        pair.open().unwrap();
+        pair.own.operations()
+    };
+    for at in 1..=count {
+        let mut pair = Pair::new(3, Family::Threads);
+        pair.own.fail_at(at, Fault::Kill);
+        drop(pair.open());
+        pair.own.clear_faults();
+        pair.own.restart();
+        let (wal, _) = pair.open().unwrap();
+        pair.own.fail_writes_from(pair.own.operations() + 1, 1);
+        pair.work(&wal, 10);
+        if wal.stats().moved.is_none() {
+            continue;
+        }
+        pair.power_cut(Survival::NOTHING);
+        drop(wal);
+        let alone = pair.open_alone().map(|(wal, _)| wal.last());
+        assert!(matches!(alone, Err(Error::SpareAbsent { .. })), "killed at {at}: {alone:?}");
+        drop(pair.reopen("with it"));
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ impl<N: NodeId> State<N> {
             }
             Err(error) => return Err(error),
         };
+        // A vote that is answered again must not be forgotten: after a kill its name may be in the cache only.
+        disk.sync_dir(dir)?;
         let len = usize::try_from(file.len()?.min(LEN_MAX)).unwrap_or_default();
         let mut bytes = vec![0; len];
         let read = file.read_at(&mut bytes, 0)?;

@@ -145,6 +145,9 @@ impl StandingFile {
         let dir = group_dir(dir);
         disk.create_dir_all(&dir)?;
         let path = dir.join(STANDING_FILE);
+        // A process that was killed may have left the name of what is read in the cache only, and what
+        // rests on it must not outlive it.
+        disk.sync_dir(&dir)?;
         let content = match disk.exists(&path)? {
             false => Content { node, ..Content::default() },
             true => read(&*disk, &path)?,
@@ -296,7 +299,7 @@ impl Rest<'_> {
 #[cfg(test)]
 mod tests {
     use strandline_wal::disk::SimulatedDisk;
-    use strandline_wal::disk::simulated::Fault;
+    use strandline_wal::disk::simulated::{Fault, Survival};
 
     use super::*;
 
@@ -349,6 +352,30 @@ mod tests {
             if generations > 0 {
                 assert_eq!(found.get(), &content(generations));
             }
+        }
+    }
+
+    /// What was read after a kill is relied upon: a power cut must not bring the content before it back.
+    #[test]
+    fn what_was_read_once_stays() {
+        let open = |disk: &Arc<SimulatedDisk>| {
+            StandingFile::open(disk.clone(), Path::new(DIR), 7).unwrap()
+        };
+        let count = {
+            let disk = SimulatedDisk::new(1);
+            open(&disk).save(content(1)).unwrap();
+            disk.operations()
+        };
+        for at in 1..=count {
+            let disk = SimulatedDisk::new(at);
+            disk.set_survival(Survival::NOTHING);
+            disk.fail_at(at, Fault::Kill);
+            let _ = StandingFile::open(disk.clone(), Path::new(DIR), 7)
+                .and_then(|mut file| file.save(content(1)));
+            disk.restart();
+            let read = open(&disk).get().clone();
+            disk.power_cut();
+            assert_eq!(*open(&disk).get(), read, "killed at {at}");
         }
     }
 

@@ -4,6 +4,10 @@
 //! synced *before* the rename, or the name could survive a power cut without the bytes. The
 //! directory is synced *after* it, or a replacement that was reported could be undone.
 //!
+//! **Who opens such a file syncs its directory before relying on what it says**: a process that was killed
+//! between the rename and the sync has left the new name in the cache, and a power cut brings the old
+//! content back.
+//!
 //! Works on any [`Disk`]. After an error either content may be there, and the second file may be
 //! left over; the next replacement removes it first. Two replacements of one file at the same time
 //! are not meant: whoever owns the file takes them in turn.
