@@ -33,6 +33,8 @@ const BATCH: u64 = 64;
 const SETTLED_PART: u64 = 4;
 /// raft-engine's: no file of it is ever due to go.
 const PURGE_GIB: u64 = 64;
+/// Bytes of noise that payloads are cut from.
+const NOISE_LEN: usize = 8 << 20;
 /// Of raft-engine's log.
 const REGION: u64 = 1;
 
@@ -147,12 +149,12 @@ fn hold_ours(dir: &Path, records: u64, len: usize) -> Result<()> {
     let segment = f64::from(u32::try_from(segment_size).unwrap_or(u32::MAX));
     // A block for the header and one for the footer of each file.
     let bytes_promised = Some(f64::from(files) * 8192.0 + segment);
-    let payload = payload(len);
+    let mut payloads = Payloads::new(len);
     let memory_per_record = fill(records, &mut |count| {
         for _ in 1..count {
-            wal.append(&payload).map_err(Error::store(NAME, "append"))?;
+            wal.append(payloads.cut()).map_err(Error::store(NAME, "append"))?;
         }
-        let last = wal.append(&payload).map_err(Error::store(NAME, "append"))?;
+        let last = wal.append(payloads.cut()).map_err(Error::store(NAME, "append"))?;
         wal.wait(last).map_err(Error::store(NAME, "sync"))
     })?;
     say_and_wait(&Held { open_us, bytes_read, bytes_promised, memory_per_record });
@@ -171,14 +173,14 @@ fn hold_theirs(dir: &Path, records: u64, len: usize) -> Result<()> {
     let open_us = started.elapsed().as_secs_f64() * 1e6;
     let bytes_read = counted("/proc/self/io", "rchar:") - before;
     let mut index = engine.last_index(REGION).unwrap_or(0);
-    let payload = payload(len);
+    let mut payloads = Payloads::new(len);
     let mut batch = LogBatch::with_capacity(1);
     let memory_per_record = fill(records, &mut |count| {
         let mut entries = Vec::new();
         for _ in 0..count {
             index += 1;
             let mut entry = BytesValue::new();
-            entry.value = payload.clone();
+            entry.value = payloads.cut().to_vec();
             entry.value[..8].copy_from_slice(&index.to_le_bytes());
             entries.push(entry);
         }
@@ -207,9 +209,30 @@ fn fill(records: u64, append: &mut dyn FnMut(u64) -> Result<()>) -> Result<f64> 
     Ok(grown / crate::workload::f64_of(records - at))
 }
 
-/// A payload that does not compress; its first eight bytes are the index for raft-engine.
-fn payload(len: usize) -> Vec<u8> {
-    Random::new(7).bytes(len.max(8))
+/// Payloads that no log makes smaller: cut one after the other from noise that is longer than what a compressor looks
+/// back on. The same payload again and again would let one that compresses its batches write and read next to nothing.
+struct Payloads {
+    noise: Vec<u8>,
+    len: usize,
+    /// Where the next one begins.
+    at: usize,
+}
+
+impl Payloads {
+    /// Of so many bytes each; eight at the least, as raft-engine's begin with their index.
+    fn new(len: usize) -> Payloads {
+        let len = len.max(8);
+        Payloads { noise: Random::new(7).bytes(NOISE_LEN.max(len)), len, at: 0 }
+    }
+
+    fn cut(&mut self) -> &[u8] {
+        if self.at + self.len > self.noise.len() {
+            self.at = 0;
+        }
+        let start = self.at;
+        self.at += self.len;
+        &self.noise[start..self.at]
+    }
 }
 
 /// A number that the kernel keeps of this process; 0 if it does not.
@@ -243,6 +266,15 @@ mod tests {
         .unwrap();
         assert_eq!(counts, [64, 64, 22]);
         assert_eq!(fill(0, &mut |_| Ok(())).unwrap().total_cmp(&0.0), std::cmp::Ordering::Equal);
+    }
+
+    #[test]
+    fn payloads_are_new_until_the_noise_is_over() {
+        let mut payloads = Payloads::new(NOISE_LEN / 2 - 1);
+        let [first, second, third] = [(); 3].map(|()| payloads.cut().to_vec());
+        assert_ne!(first, second);
+        assert_eq!(first, third, "from the beginning");
+        assert_eq!(Payloads::new(1).cut().len(), 8);
     }
 
     #[test]
