@@ -142,7 +142,7 @@ fn floors(page: &mut Page, rows: &[Row]) {
         bound: *floor,
         holds: measured.holds == Some(true),
     });
-    let title = "Ours over theirs: range, interval, median; the stroke is the floor".into();
+    let title = "Ours over theirs; the stroke is the floor".into();
     page.pictures(&[Intervals { title, rows: intervals.collect() }.svg()]);
     let cells = |(row, measured, floor): &(&Row, &Measured, f64)| {
         let held = measured.holds == Some(true);
