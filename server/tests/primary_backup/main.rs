@@ -140,7 +140,7 @@ fn a_backup_can_be_followed() {
     assert_eq!(middle.ask("replicaof no one"), "OK");
     middle.ask("set second two");
     last.await_answer("get second", "two");
-    assert!(middle.ask("role").starts_with("master 3 127.0.0.1"), "{}", middle.ask("role"));
+    assert!(middle.ask("role").starts_with("master 4 127.0.0.1"), "{}", middle.ask("role"));
 }
 
 /// A planned change of sides under load: every acknowledged write is on both, and both go on.
