@@ -273,21 +273,22 @@ fn every_bit(more: &[(&str, usize, usize)]) {
 
 #[test]
 fn every_byte_of_a_small_log() {
-    every_byte();
+    every_byte(1);
 }
 
 #[test]
-fn every_byte_of_a_small_compressed_log() {
+fn every_eleventh_byte_of_a_small_compressed_log() {
     set_compress(true);
-    every_byte();
+    // Headers and padding are those of the other log; the whole bodies are met at this distance, too.
+    every_byte(11);
 }
 
-fn every_byte() {
+fn every_byte(at_least: usize) {
     for end in [End::Closed, End::Idle, End::Killed] {
         let log = written(end);
         let mut matrix = Matrix::new();
         for file in log.disk.files() {
-            for at in (0..file.len).step_by(stride(499)) {
+            for at in (0..file.len).step_by(stride(499).max(at_least)) {
                 let disk = log.disk.fork(1);
                 disk.flip_bit(&file.path, at * 8 + at % 8);
                 let what = format!("{end:?}: byte {at} of {}", file.path.display());
