@@ -1,7 +1,8 @@
 //! Where callbacks run: a thread of their own, started with the first of them.
 //!
 //! A callback may take its time, so it never runs on a thread that writes, reaps or waits. Those of
-//! one log run one after the other in the order in which their positions became durable. There are
+//! one log run one after the other, as a rule in the order of their positions: one that is given to what is
+//! durable already may overtake those that are just being told of it. There are
 //! never more than [`CALLBACKS_MAX`] that have not run: giving one more waits, so that a slow callback
 //! slows those who give them and not the log.
 
