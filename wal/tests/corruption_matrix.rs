@@ -273,7 +273,8 @@ fn every_bit(more: &[(&str, usize, usize)]) {
 
 #[test]
 fn every_byte_of_a_small_log() {
-    every_byte(1);
+    let distance = std::env::var("STRANDLINE_MATRIX_DISTANCE");
+    every_byte(distance.map_or(1, |distance| distance.parse().expect("a number of bytes")));
 }
 
 #[test]
