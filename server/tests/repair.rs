@@ -223,7 +223,10 @@ fn damage_that_the_tables_hold_costs_nothing() {
     let dir = store(30);
     let segments = segments(dir.path());
     // It begins with positions that are in tables, and goes on with some that are not.
-    damage(&segments[segments.len() - 2], BLOCK, 200);
+    let path = &segments[segments.len() - 2];
+    damage(path, BLOCK, 200);
+    // The footer would lead past it.
+    damage(path, fs::metadata(path).unwrap().len() - BLOCK, 200);
     if Db::open(dir.path(), options()).is_ok() {
         panic!("what is needed lies behind the damage");
     }
