@@ -312,6 +312,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "hours: checksums over hundreds of kilobytes, many times")]
     fn payloads_in_parts_are_decoded_and_name_the_part_that_is_damaged() {
         let payload: Vec<u8> = (0..3 * PART_LEN + 100).map(|at| at.to_le_bytes()[1]).collect();
         let bytes = in_parts(&payload);
@@ -335,6 +336,7 @@ mod tests {
 
     /// What is beside the parts that hold the range may be damaged.
     #[test]
+    #[cfg_attr(miri, ignore = "hours: checksums over hundreds of kilobytes, many times")]
     fn a_range_is_checked_without_the_rest() {
         let payload = vec![5; 3 * PART_LEN];
         let mut bytes = in_parts(&payload);
