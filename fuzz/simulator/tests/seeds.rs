@@ -21,6 +21,7 @@ fn run(profile: &str, seeds: std::ops::Range<u64>) -> Figures {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "minutes without optimisation; .ci/run has it optimised")]
 fn clusters_without_faults_serve_and_agree() {
     let figures = run("calm", 1..2);
     assert!(figures.acknowledged > 0 && figures.reads > 0, "{figures:?}");
