@@ -47,6 +47,14 @@ impl Profile {
 /// Leaves the shape to the seed.
 fn as_drawn(_: &mut Shape) {}
 
+/// Makes stale reads likely to be noticed: few keys, read often.
+fn many_reads(shape: &mut Shape) {
+    shape.replicas = shape.replicas.max(3);
+    shape.reads = 600;
+    shape.keys = shape.keys.min(2);
+    shape.think = shape.think.min(10_000);
+}
+
 /// All profiles.
 pub const ALL: &[Profile] = &[
     Profile {
@@ -162,12 +170,7 @@ pub const ALL: &[Profile] = &[
             (Class::ClockJumps, Bias::Free),
             (Class::StaleReads, Bias::Free),
         ],
-        shape: |shape| {
-            shape.replicas = shape.replicas.max(3);
-            shape.reads = 600;
-            shape.keys = shape.keys.min(2);
-            shape.think = shape.think.min(10_000);
-        },
+        shape: many_reads,
     },
     Profile {
         name: "leases",
@@ -190,12 +193,7 @@ pub const ALL: &[Profile] = &[
             (Class::Loss, Bias::Free),
             (Class::StaleReads, Bias::Free),
         ],
-        shape: |shape| {
-            shape.replicas = shape.replicas.max(3);
-            shape.reads = 600;
-            shape.keys = shape.keys.min(2);
-            shape.think = shape.think.min(10_000);
-        },
+        shape: many_reads,
     },
     Profile {
         name: "snapshots",
