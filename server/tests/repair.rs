@@ -10,10 +10,13 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 use strandline_engine::{Db, DbOptions, KeyspaceId, group_dir, log_dir};
+use strandline_wal::SpareDirectory;
+use strandline_wal::disk::RealDisk;
 
 const BLOCK: u64 = 4096;
 
@@ -54,7 +57,12 @@ fn key(number: u32) -> Vec<u8> {
 /// A closed store of 40 entries of 100 KiB; those up to `flushed` are in tables.
 fn store(flushed: u32) -> TempDir {
     let dir = TempDir::new();
-    let db = Db::open(dir.path(), options()).unwrap();
+    fill(dir.path(), flushed, options());
+    dir
+}
+
+fn fill(dir: &Path, flushed: u32, options: DbOptions) {
+    let db = Db::open(dir, options).unwrap();
     for number in 1..=40 {
         let value = vec![u8::try_from(number).unwrap(); 100 << 10];
         db.put(KeyspaceId::DEFAULT, &key(number), &value).unwrap();
@@ -63,13 +71,16 @@ fn store(flushed: u32) -> TempDir {
         }
     }
     db.close().unwrap();
-    dir
 }
 
 /// The segments in use, oldest first.
 fn segments(dir: &Path) -> Vec<PathBuf> {
+    segments_in(&log_dir(dir))
+}
+
+fn segments_in(log: &Path) -> Vec<PathBuf> {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir(log_dir(dir)).unwrap() {
+    for entry in fs::read_dir(log).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|ending| ending == "segment") {
             let header = &fs::read(&path).unwrap()[..24];
@@ -120,7 +131,11 @@ fn run(verb: &str, dir: &Path, more: &[&str]) -> (i32, Value) {
 
 /// The numbers of the entries that a store holds.
 fn held(dir: &Path) -> Vec<u32> {
-    let db = Db::open(dir, options()).unwrap();
+    held_with(dir, options())
+}
+
+fn held_with(dir: &Path, options: DbOptions) -> Vec<u32> {
+    let db = Db::open(dir, options).unwrap();
     let is_held = |number: &u32| {
         let value = db.get(KeyspaceId::DEFAULT, &key(*number)).unwrap();
         value.is_some_and(|value| {
@@ -271,6 +286,72 @@ fn who_has_peers_is_sent_to_them() {
     assert_eq!(contents(dir.path()), before);
     let (_, said) = run("repair", dir.path(), &["--apply", "--lose-from", "1", "--without-peers"]);
     assert_eq!(said["applied"], true, "{said}");
+}
+
+/// A log whose newest segments stand in its spare directory, as one whose own disk has failed: damage there is found
+/// and mended like that in its own, and without the spare directory nothing is done.
+#[test]
+fn a_log_with_a_spare_directory_is_mended_in_both() {
+    let (dir, spare) = (TempDir::new(), TempDir::new());
+    let log = log_dir(dir.path());
+    let with_spare = || {
+        let mut options = options();
+        let disk = Arc::new(RealDisk::open(spare.path(), None).unwrap());
+        options.wal.spare = Some(SpareDirectory { disk, dir: spare.path().to_path_buf() });
+        options
+    };
+    fill(dir.path(), 10, with_spare());
+    for path in segments(dir.path()).split_off(2) {
+        fs::rename(&path, spare.path().join(path.file_name().unwrap())).unwrap();
+    }
+    fs::copy(spare.path().join("SPARE"), log.join("SPARE")).unwrap();
+    let own = segments(dir.path()).pop().unwrap();
+    let [.., last_but_one, newest] = &segments_in(spare.path())[..] else { panic!("too few") };
+    assert_eq!(held_with(dir.path(), with_spare()), (1..=40).collect::<Vec<_>>());
+
+    damage(&own, 0, 64);
+    damage(newest, 0, 64);
+    let before = (contents(dir.path()), contents(spare.path()));
+    for verb in ["verify", "repair"] {
+        let (code, said) = run(verb, dir.path(), &[]);
+        assert_eq!(code, 3, "half of it: {said}");
+        assert!(said.as_str().unwrap().contains("--log-spare-dir"), "{said}");
+    }
+    let flag = ["--log-spare-dir", spare.path().to_str().unwrap()];
+    let config = dir.path().join("strandline.toml");
+    fs::write(&config, format!("log-spare-dir = \"{}\"\n", flag[1])).unwrap();
+    let by_config = ["--config", config.to_str().unwrap()];
+    for more in [flag, by_config] {
+        for verb in ["verify", "repair"] {
+            let (code, said) = run(verb, dir.path(), &more);
+            assert_eq!((code, said["damages"].as_array().unwrap().len()), (1, 2), "{said}");
+        }
+    }
+    fs::remove_file(&config).unwrap();
+    assert_eq!((contents(dir.path()), contents(spare.path())), before, "a plan changes nothing");
+    let (code, said) = run("repair", dir.path(), &[&flag[..], &["--apply"]].concat());
+    assert_eq!((code, &said["applied"]), (0, &Value::Bool(true)), "{said}");
+    let kept_as = |at: usize| PathBuf::from(said["aside"][at]["kept_as"].as_str().unwrap());
+    for at in 0..2 {
+        let file = PathBuf::from(said["aside"][at]["file"].as_str().unwrap());
+        let was = before.0.get(&file).or(before.1.get(&file)).unwrap();
+        assert!(fs::read(kept_as(at)).unwrap() == *was, "{} is kept", file.display());
+        assert_eq!(kept_as(at).parent(), file.parent(), "beside it");
+    }
+    assert_eq!(held_with(dir.path(), with_spare()), (1..=40).collect::<Vec<_>>());
+
+    // What is lost there is given up by name.
+    damage(last_but_one, BLOCK, 4096);
+    let (code, said) = run("repair", dir.path(), &[&flag[..], &["--apply"]].concat());
+    assert_eq!((code, &said["applied"]), (1, &Value::Bool(false)), "{said}");
+    let first = said["given_up"][0].as_u64().unwrap();
+    let consent = first.to_string();
+    let consent = ["--apply", "--lose-from", consent.as_str()];
+    let (_, said) = run("repair", dir.path(), &[&flag[..], &consent].concat());
+    assert_eq!(said["applied"], true, "{said}");
+    assert_eq!(run("verify", dir.path(), &flag).0, 0, "it is sound now");
+    let end = u32::try_from(first).unwrap();
+    assert_eq!(held_with(dir.path(), with_spare()), (1..end).collect::<Vec<_>>());
 }
 
 /// Damage everywhere, at places drawn from a seed: every verb ends with an answer.

@@ -194,3 +194,57 @@ fn a_spare_directory_without_room() {
     assert_eq!(pair.work(&wal, 40), 0);
     wal.close().unwrap();
 }
+
+/// A log in both directories is mended whichever of them is damaged, and whatever befalls the mending: where
+/// the power fails on either disk, the same again goes on.
+#[test]
+fn what_is_damaged_in_either_directory_is_mended() {
+    let whole = moved();
+    let (mut cuts, mut faults) = (0, 0);
+    for (at, damaged) in [&whole.own, &whole.spare].into_iter().enumerate() {
+        let in_use = |path: &PathBuf| damaged.visible_content(path).unwrap()[6] == 2;
+        for path in segments(damaged).into_iter().filter(in_use) {
+            for offset in [0, 4096 + 70] {
+                for (fails, k) in [(0, 1), (0, 4), (0, 9), (1, 1), (1, 3), (1, 7), (1, u64::MAX)] {
+                    let what = format!("{} at {offset}, disk {fails} at {k}", path.display());
+                    let mut pair = Pair::new(3, Family::Threads);
+                    (pair.own, pair.spare) = (whole.own.fork(k), whole.spare.fork(k));
+                    pair.appended = whole.appended.clone();
+                    pair.acknowledged = whole.acknowledged;
+                    [&pair.own, &pair.spare][at].corrupt(&path, offset, &[0xa5; 64]);
+                    let both = with_spare(pair.own.mount(), dir(), &pair.directory()).unwrap();
+                    let plan = Salvage::plan(&*both, dir(), Lsn(1)).unwrap();
+                    assert!(plan.is_needed(), "{what}: {plan:?}");
+                    let consent = plan.cut.map(|cut| cut.first);
+                    drop(both);
+                    let failing = [&pair.own, &pair.spare][fails];
+                    failing.fail_at(failing.operations().saturating_add(k), Fault::PowerCut);
+                    faults += u64::from(mend(&pair, consent).is_err());
+                    pair.power_cut(Survival::NOTHING);
+                    let done = mend(&pair, consent).unwrap();
+                    assert!(done.is_applied || !done.is_needed(), "{what}: {done:?}");
+                    if let Some(first) = consent {
+                        pair.acknowledged = first.0 - 1;
+                        pair.appended.retain(|lsn, _| *lsn < first.0);
+                        cuts += 1;
+                    }
+                    pair.power_cut(Survival::NOTHING);
+                    let wal = pair.reopen(&what);
+                    assert_eq!(pair.work(&wal, 10), 0, "{what}");
+                    wal.close().unwrap();
+                }
+            }
+        }
+    }
+    assert!(cuts > 10 && faults > 20, "{cuts} cuts, {faults} faults");
+}
+
+fn dir() -> &'static Path {
+    Path::new(DIR)
+}
+
+/// Mends the log in both directories.
+fn mend(pair: &Pair, consent: Option<Lsn>) -> Result<Salvage, Error> {
+    let both = with_spare(pair.own.mount(), dir(), &pair.directory())?;
+    Salvage::apply(&*both, dir(), Lsn(1), consent)
+}

@@ -146,6 +146,9 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Error::Replica(error) => error.fmt(out),
+            Error::Log(error @ strandline_wal::Error::SpareAbsent { .. }) => {
+                write!(out, "{error}; name it with --log-spare-dir")
+            }
             Error::Log(error) => error.fmt(out),
             Error::Store(error) => error.fmt(out),
             Error::System { what, source } => write!(out, "cannot find out {what}: {source}"),

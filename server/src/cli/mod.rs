@@ -3,6 +3,7 @@
 //! Exit codes: 0 done and good, 1 the answer is bad, 2 wrong usage, 3 could not run; with one line on
 //! standard error that says what to do.
 
+mod at_rest;
 mod bench;
 mod client;
 mod cluster;

@@ -7,7 +7,7 @@
 //! replica is mended by its peers when it is started, a backup by its primary. Whatever a file held
 //! before is kept beside it. Tables and manifest are not mended: they come from a backup.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -16,16 +16,16 @@ use strandline_engine::group_dir;
 use strandline_wal::disk::Disk;
 use strandline_wal::{Lsn, Positions, Salvage, Tail};
 
+use super::at_rest::{StoreArgs, StoreAtRest};
 use super::error::{self, Result};
-use super::inspect::reading_disk;
-use super::verify::{Damage, HARD_STATE_FILE, find_store, lock, verify_store};
+use super::verify::{Damage, HARD_STATE_FILE, verify_store};
 use crate::backup::standing_file;
 
 /// Say what is wrong with the log of a store that is not running, and mend it.
 #[derive(Debug, Args)]
 pub(crate) struct RepairArgs {
-    /// Its directory.
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// Only print the plan, which is what happens without --apply.
     #[arg(long, conflicts_with = "apply")]
     pub(crate) dry_run: bool,
@@ -48,7 +48,7 @@ pub(crate) struct RepairArgs {
 pub(crate) fn run(args: RepairArgs) -> ExitCode {
     let outcome = repair(&args).map(|report| {
         match args.json {
-            true => println!("{}", report.json(&args.dir)),
+            true => println!("{}", report.json(&args.store.dir)),
             false => print!("{}", report.text()),
         }
         report.is_good()
@@ -73,17 +73,14 @@ struct Report {
 }
 
 fn repair(args: &RepairArgs) -> Result<Report> {
-    let dir = &args.dir;
-    let log = find_store(dir)?;
-    let disk = reading_disk(dir)?;
-    let shared = lock(&log)?;
-    let found = verify_store(&disk, dir)?;
+    let mut store = StoreAtRest::open(&args.store)?;
+    let found = verify_store(&store)?;
     let needed = Lsn(found.flushed.saturating_add(1));
-    let salvage = Salvage::plan(&*disk, &log, needed)?;
+    let salvage = Salvage::plan(&*store.disk, &store.log, needed)?;
     let mut report = Report {
         damages: Vec::new(),
         others: found.others,
-        peer: peer(&*disk, dir).filter(|_| !args.without_peers),
+        peer: peer(&*store.disk, &store.dir).filter(|_| !args.without_peers),
         flushed: found.flushed,
         left: 0,
         salvage,
@@ -92,12 +89,11 @@ fn repair(args: &RepairArgs) -> Result<Report> {
         report.damages.push(Damage::of(error.duplicate())?);
     }
     if args.apply && report.peer.is_none() {
-        // Whoever mends holds the lock alone.
-        drop(shared);
+        store.release_log();
         let lose_from = args.lose_from.map(Lsn);
-        report.salvage = Salvage::apply(&*disk, &log, needed, lose_from)?;
+        report.salvage = Salvage::apply(&*store.disk, &store.log, needed, lose_from)?;
         if report.salvage.is_applied {
-            let left = verify_store(&disk, dir)?;
+            let left = verify_store(&store)?;
             report.left = left.damages.len() + left.others.len();
         }
     }

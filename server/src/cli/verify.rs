@@ -5,35 +5,26 @@
 //! keeps a node from opening the directory meanwhile; while one has it open, this refuses, since
 //! files come and go then.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
-use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
-use strandline_engine::{group_dir, log_dir, state_dir};
-use strandline_wal::disk::Disk;
-use strandline_wal::{SpareDirectory, Tail, with_spare};
+use strandline_engine::{group_dir, state_dir};
+use strandline_wal::Tail;
 
-use super::error::{self, Error, Result};
-use super::inspect::reading_disk;
+use super::at_rest::{StoreArgs, StoreAtRest};
+use super::error::{self, Result};
 use crate::backup::standing_file;
 
-/// The file that a log is locked by.
-const LOCK_FILE: &str = "LOCK";
 /// What a replica of a cluster never forgets stands here, beside the log.
 pub(crate) const HARD_STATE_FILE: &str = "hard-state";
 
 /// Read every checksum of a store that is not running.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Its directory.
-    pub(crate) dir: PathBuf,
-    /// The spare directory of its log, if it has one.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) log_spare_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -41,9 +32,9 @@ pub(crate) struct VerifyArgs {
 
 /// Verifies: exit code 0 if nothing is damaged, 1 if something is, 3 if it could not run.
 pub(crate) fn run(args: VerifyArgs) -> ExitCode {
-    let outcome = verify(&args.dir, args.log_spare_dir.as_deref()).map(|report| {
+    let outcome = verify(&args.store).map(|report| {
         match args.json {
-            true => println!("{}", report.json(&args.dir)),
+            true => println!("{}", report.json(&args.store.dir)),
             false => print!("{}", report.text()),
         }
         report.damages.is_empty() && report.others.is_empty()
@@ -112,35 +103,8 @@ impl Damage {
     }
 }
 
-fn verify(dir: &Path, spare: Option<&Path>) -> Result<Report> {
-    let log = find_store(dir)?;
-    let disk = reading_disk(dir)?;
-    let _lock = lock(&log)?;
-    match spare {
-        None => verify_store(&disk, dir),
-        Some(spare) => {
-            let _lock = lock(spare)?;
-            let spare = SpareDirectory { disk: reading_disk(spare)?, dir: spare.to_path_buf() };
-            verify_store(&with_spare(disk, &log, &spare)?, dir)
-        }
-    }
-}
-
-/// The log of the store in `dir`.
-///
-/// # Errors
-///
-/// If there is none: neither a log nor a state.
-pub(crate) fn find_store(dir: &Path) -> Result<PathBuf> {
-    let log = log_dir(dir);
-    match log.is_dir() || state_dir(dir).is_dir() {
-        true => Ok(log),
-        false => Err(Error::Path {
-            operation: "find a store in",
-            path: dir.to_path_buf(),
-            source: std::io::ErrorKind::NotFound.into(),
-        }),
-    }
+fn verify(args: &StoreArgs) -> Result<Report> {
+    verify_store(&StoreAtRest::open(args)?)
 }
 
 /// Reads everything in a store that is locked.
@@ -148,8 +112,8 @@ pub(crate) fn find_store(dir: &Path) -> Result<PathBuf> {
 /// # Errors
 ///
 /// What keeps the answer from being known; damage is none.
-pub(crate) fn verify_store(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report> {
-    let log = log_dir(dir);
+pub(crate) fn verify_store(store: &StoreAtRest) -> Result<Report> {
+    let StoreAtRest { dir, log, disk, .. } = store;
     let mut report = Report {
         segments: 0,
         footers: 0,
@@ -181,7 +145,7 @@ pub(crate) fn verify_store(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report> {
         report.others.push(of_store(error, &standing)?);
     }
     if log.is_dir() {
-        let found = strandline_wal::verify(&**disk, &log)?;
+        let found = strandline_wal::verify(&**disk, log)?;
         report.segments = u64::try_from(found.segments).unwrap_or(u64::MAX);
         report.footers = u64::try_from(found.footers).unwrap_or(u64::MAX);
         report.groups = u64::try_from(found.groups).unwrap_or(u64::MAX);
@@ -192,7 +156,7 @@ pub(crate) fn verify_store(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report> {
             report.damages.push(Damage::of(error)?);
         }
     }
-    report.compare(&log, group_dir(dir).join(HARD_STATE_FILE).exists());
+    report.compare(log, group_dir(dir).join(HARD_STATE_FILE).exists());
     Ok(report)
 }
 
@@ -205,28 +169,6 @@ fn of_store(error: strandline_engine::Error, path: &Path) -> Result<Damage> {
             found: other.to_string(),
             ..Damage::default()
         }),
-    }
-}
-
-/// Keeps nodes out as long as the result lives. A copy of a directory may have no lock file; then
-/// nobody has it open, and nothing is created.
-pub(crate) fn lock(log: &Path) -> Result<Option<fs::File>> {
-    let path = log.join(LOCK_FILE);
-    let refused = |operation| {
-        let path = path.clone();
-        move |source| Error::Path { operation, path, source }
-    };
-    let file = match fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(refused("open")(error)),
-    };
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(Error::Log(strandline_wal::Error::Locked { path }))
-        }
-        Err(error) => Err(refused("lock")(error.into())),
     }
 }
 
@@ -330,7 +272,9 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::error::Error;
     use crate::cli::scratch::Scratch;
+    use std::fs;
     use std::os::unix::fs::FileExt;
     use strandline_engine::{Db, DbOptions, KeyspaceId};
 
@@ -346,6 +290,11 @@ mod tests {
         db.put(KeyspaceId::DEFAULT, b"last", b"value").expect("there is room");
         db.close().expect("the disk works");
         scratch
+    }
+
+    fn verify(scratch: &Scratch) -> Result<Report> {
+        let dir = scratch.path().to_path_buf();
+        super::verify(&StoreArgs { dir, log_spare_dir: None, config: None })
     }
 
     /// Turns a bit of the first file in `dir` whose name ends like this.
@@ -364,7 +313,7 @@ mod tests {
     #[test]
     fn a_store_that_was_closed_is_clean() {
         let scratch = store();
-        let report = verify(scratch.path(), None).expect("it can be read");
+        let report = verify(&scratch).expect("it can be read");
         assert_eq!(report.damages, vec![]);
         assert!(report.groups > 0 && report.tables > 0, "{report:?}");
         assert!(report.text().contains("every checksum is right"));
@@ -374,7 +323,7 @@ mod tests {
     fn a_turned_bit_in_a_table_is_found() {
         let scratch = store();
         damage(&state_dir(scratch.path()), ".table", 100);
-        let report = verify(scratch.path(), None).expect("it can be read");
+        let report = verify(&scratch).expect("it can be read");
         assert_eq!(report.others.len(), 1, "{report:?}");
         assert!(report.others[0].file.ends_with(".table"));
         assert_eq!(report.json(scratch.path())["damages"][0]["file"], report.others[0].file);
@@ -384,7 +333,7 @@ mod tests {
     fn a_store_in_use_is_refused() {
         let scratch = store();
         let db = Db::open(scratch.path(), DbOptions::default()).expect("it was closed");
-        let error = verify(scratch.path(), None).expect_err("it is open");
+        let error = verify(&scratch).expect_err("it is open");
         assert!(matches!(error, Error::Log(strandline_wal::Error::Locked { .. })), "{error}");
         drop(db);
     }
@@ -392,7 +341,7 @@ mod tests {
     #[test]
     fn what_is_no_store_is_refused() {
         let scratch = Scratch::create(None, "test").expect("there is a temporary directory");
-        let error = verify(scratch.path(), None).expect_err("it is empty");
+        let error = verify(&scratch).expect_err("it is empty");
         assert!(error.to_string().contains("find a store in"), "{error}");
     }
 }
