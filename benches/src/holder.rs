@@ -5,7 +5,7 @@
 //! log, says what that cost, appends as many records as it was told to, says what memory that took, and waits to be
 //! killed. It is told nothing else, and ends too if whoever started it is gone.
 //!
-//! Both logs get the same: batches of [`BATCH`] records, each batch synced. Bytes read are the kernel's count of what
+//! Both logs get the same: batches of `BATCH` records, each batch synced. Bytes read are the kernel's count of what
 //! the process has asked for by reading (`rchar`), wherever it came from; memory is what the kernel has given the process
 //! that is no file's (`RssAnon`).
 

@@ -4,7 +4,7 @@
 //! So a disturbance that lasts longer than a round hits all of them, and what one leaves behind
 //! (dirty pages, a hot disk) does not always fall on the same other one. Before each round the bare
 //! disk is measured ([`Probe`]); a round whose probe is off the median of all by more than
-//! [`PROBE_OFF_MAX`] is dropped and counted.
+//! `PROBE_OFF_MAX` is dropped and counted.
 //!
 //! What comes out is a ratio per round, ours over theirs. Its median is the result, its minimum and
 //! maximum say how far to trust it. An absolute number alone says nothing.

@@ -1,5 +1,5 @@
 //! Many threads that write to a store, each waiting for its own write: the closed loop behind the
-//! rows `append` and `put`. Connections to servers need no thread each: see [`crowd`](crate::crowd).
+//! rows `append` and `put`. Connections to servers need no thread each: see `crowd`.
 //!
 //! Before a turn the file system is synced (what the one before has left dirty must not be written on
 //! this one's time), the threads warm up, then the clock runs. Each thread keeps

@@ -1,7 +1,7 @@
 //! Deliberate bugs, compiled in only with the feature `canary`, that the tests must find.
 //!
 //! A canary has the number of its row in `docs/canaries.md`. It is switched on for the whole process
-//! with [`switch_on`]. Without the feature [`is_on`] is a constant `false` and costs nothing.
+//! with `switch_on`. Without the feature [`is_on`] is a constant `false` and costs nothing.
 
 /// Whether canaries are compiled in. The server refuses to be built for release when they are.
 pub const COMPILED: bool = cfg!(feature = "canary");

@@ -1,6 +1,6 @@
 //! Group framing: what is written and made durable together.
 //!
-//! A group starts at a multiple of [`BLOCK_LEN`] in its segment: a header of [`GROUP_HEADER_LEN`]
+//! A group starts at a multiple of `BLOCK_LEN` in its segment: a header of [`GROUP_HEADER_LEN`]
 //! bytes, then its records, then zeros up to the next block. The header says where it stands
 //! (`incarnation`, `offset`), which records it brings (`first`, `count`), what was durable when it
 //! was sealed (`durable`), and which groups came before it (`chain`), so that a stale group of a

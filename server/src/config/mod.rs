@@ -1,11 +1,11 @@
 //! Settings, in layers: default < file < environment < flag, each with its origin.
 //!
-//! There is one table of settings ([`settings`]). A setting is kept as normalised text beside where it
+//! There is one table of settings (`settings`). A setting is kept as normalised text beside where it
 //! came from, so that `config show --origin` and `CONFIG GET` show what is in force and errors name
 //! the line, variable or flag to mend. A setting that is not in the table is an error: a typing error
 //! in a file must not silently mean the default.
 //!
-//! A file is TOML or a subset of redis.conf, told apart by its content (see [`file`]). Variables are
+//! A file is TOML or a subset of redis.conf, told apart by its content (see `file`). Variables are
 //! called `STRANDLINE_` and the name in capitals, with `_` for `-`.
 
 mod file;

@@ -1,8 +1,8 @@
 //! The seam between Strandline and a disk.
 //!
 //! All file access of every crate goes through [`Disk`], [`File`] and [`WriteQueue`]. Two families
-//! implement them: the real disk ([`real`](crate::disk::real), one rung for each way of making a
-//! write durable) and the [simulated](crate::disk::simulated) disk, which tears, loses and refuses.
+//! implement them: the real disk ([`real`], one rung for each way of making a
+//! write durable) and the [simulated] disk, which tears, loses and refuses.
 //!
 //! What an operation means in a crash:
 //!

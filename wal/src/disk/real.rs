@@ -1,7 +1,7 @@
 //! The real disk: files of the operating system, and a rung of the ladder for durable writes.
 //!
 //! The rung and what goes with it are settled once, when the disk is opened: see
-//! [`probe`](super::probe) for how. Everything else is spread over files of one noun each: open
+//! [`probe`](mod@super::probe) for how. Everything else is spread over files of one noun each: open
 //! files, directories, the lock file, maps, and one queue for each way of writing durably. For event
 //! loops io_uring signals its completions itself; the other rungs are put behind writer threads.
 //!

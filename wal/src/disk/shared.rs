@@ -3,7 +3,7 @@
 //!
 //! A log opened on a disk by itself has a ring of its own, and a disk that is given to hundreds of logs has
 //! hundreds of rings that know nothing of each other. On a [`SharedDisk`] all logs have
-//! [lanes](super::shared_queue) of one queue: as many writes are under way as the disk bears and no more,
+//! lanes of one queue: as many writes are under way as the disk bears and no more,
 //! those of several logs leave together, and no log starves another one. Everything else goes straight to the
 //! disk inside.
 //!
