@@ -2,17 +2,39 @@
 //! acknowledged is lost, nobody hangs, and the log goes on.
 #![allow(clippy::unwrap_used)]
 
+use std::path::PathBuf;
+
 use strandline_wal::disk::simulated::{Fault, Survival};
-use strandline_wal::{Lsn, Moved, Wal};
+use strandline_wal::{Lsn, Moved, Wal, inspect_segment};
 
 mod common;
-use common::Family;
 use common::pair::{Pair, STALL_MILLIS, expected};
+use common::{Family, set_compress};
 
 /// The log's own disk fails at every operation in turn: it goes on in the spare directory, all of
 /// the time, and every later life has all of it.
 #[test]
 fn its_own_disk_fails_at_every_operation() {
+    fails_at_every_operation();
+}
+
+/// The same with groups that are compressed: what is laid out anew is compressed for its new place.
+#[test]
+fn its_own_disk_fails_under_a_compressed_log() {
+    set_compress(true);
+    fails_at_every_operation();
+    let mut pair = Pair::new(1, Family::Threads);
+    let (wal, _) = pair.open().unwrap();
+    pair.own.fail_writes_from(pair.own.operations() + 1, u64::MAX);
+    pair.work(&wal, 30);
+    let files = pair.spare.files().into_iter().map(|file| file.path);
+    let mut segments = files.filter(|path| path.extension().is_some());
+    let is_compressed =
+        |path: PathBuf| inspect_segment(&*pair.spare, &path).unwrap().contains("bytes compressed");
+    assert!(segments.any(is_compressed));
+}
+
+fn fails_at_every_operation() {
     let runs = [
         (Family::Threads, 1, 1, Survival::NOTHING),
         (Family::Threads, 1, u64::MAX, Survival::of(500)),
