@@ -104,3 +104,48 @@ fn the_disk_cannot_fill_behind_a_dead_follower() {
     cluster.open(dead).unwrap();
     cluster.converge();
 }
+
+/// Logs that are compressed on the disk feed a follower that was away, from nothing but files; one of the others has
+/// a log that is not.
+#[test]
+fn a_follower_is_fed_from_compressed_segments() {
+    let mut cluster = Cluster::empty(4);
+    for id in 1..=3 {
+        let mut options = options(id, &voters(&[1, 2, 3]), 4);
+        options.db.wal.compress = id != 3;
+        options.message_len_max = 16 << 10;
+        cluster.add(options);
+    }
+    for away in 1..=3 {
+        let leader = cluster.elect();
+        let others: Vec<u64> = (1..=3).filter(|id| *id != away).collect();
+        let had = cluster.replica(away).db().log().last();
+        cluster.crash(away, true);
+        let leader = if leader == away { cluster.elect() } else { leader };
+        let before = cluster.replica(leader).status().last.0;
+        for _ in 0..20 {
+            // As much as makes more than one block, or nothing is compressed.
+            let commands: Vec<[u8; 1000]> = (0..7).map(|number| [number; 1000]).collect();
+            let commands: Vec<&[u8]> = commands.iter().map(|command| &command[..]).collect();
+            let token = cluster.propose(leader, &commands);
+            cluster.until("it is acknowledged", |cluster| cluster.acknowledged.contains(&token));
+        }
+        let is_compressed = |id: u64| {
+            let stats = cluster.replica(id).db().log().stats();
+            stats.device_bytes < stats.payload_bytes
+        };
+        for id in &others {
+            assert_eq!(is_compressed(*id), *id != 3, "node {id}, {away} is away");
+        }
+        assert!(cluster.replica(leader).status().last.0 > before + 100);
+        // What was in memory is gone.
+        for id in &others {
+            cluster.reopen(*id, true);
+        }
+        cluster.elect();
+        cluster.open(away).unwrap();
+        cluster.converge();
+        // Not by a snapshot: then its log would begin behind what it had.
+        assert!(cluster.replica(away).db().log().first() <= had.next(), "{away}");
+    }
+}
