@@ -180,7 +180,8 @@ fn start_on(config: Config, listeners: Vec<std::net::TcpListener>) -> Result<Nod
 
 /// How the log is kept.
 fn log_options(config: &Config, rung: Option<Rung>) -> Result<strandline_wal::Options> {
-    let mut options = strandline_wal::Options::default();
+    let compress = config.get("log-compression") == "lz4";
+    let mut options = strandline_wal::Options { compress, ..strandline_wal::Options::default() };
     let dir = Path::new(config.get("log-spare-dir"));
     if !dir.as_os_str().is_empty() {
         let disk = RealDisk::open(dir, rung).map_err(strandline_engine::Error::from)?;

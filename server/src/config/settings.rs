@@ -220,6 +220,12 @@ pub static SETTINGS: &[Setting] = &[
         "0",
         "after which a write of the log counts as failed if log-spare-dir is set; 0: never",
     ),
+    fixed(
+        "log-compression",
+        Kind::Choice(&["no", "lz4"]),
+        "no",
+        "compress what is written to the log, where that saves a block",
+    ),
     live("durability", Kind::Choice(&["disk", "memory"]), "disk", "when writes are acknowledged"),
     fixed("io-threads", Kind::Number(0, 128), "0", "threads for connections; 0: half the cores"),
     live("maxclients", Kind::Number(1, 1_000_000), "10000", "most connections"),

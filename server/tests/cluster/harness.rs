@@ -1,5 +1,6 @@
 //! A cluster of processes, formed with `cluster init`; nodes are killed, stopped and started again.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -58,19 +59,33 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Forms and starts a cluster that has a leader.
     pub(crate) fn start(count: usize) -> Self {
+        Self::start_with(count, |_| "")
+    }
+
+    /// The same with lines behind those of the file of settings of a node.
+    pub(crate) fn start_with(count: usize, settings: impl Fn(usize) -> &'static str) -> Self {
         let dir = Directory::new();
         let (ports, list) = node_list(count);
         let made = strandline(&["cluster", "init", &list, "--dir", dir.0.to_str().unwrap()]);
         assert!(made.status.success(), "{made:?}");
         let children = (0..count).map(|_| None).collect();
         let mut cluster = Self { dir, ports, children };
+        for place in 0..count {
+            let file = OpenOptions::new().append(true).open(cluster.settings(place));
+            writeln!(file.unwrap(), "{}", settings(place)).unwrap();
+        }
         (0..count).for_each(|place| cluster.restart(place));
         cluster.leader();
         cluster
     }
 
     pub(crate) fn restart(&mut self, place: usize) {
-        self.children[place] = Some(serve(&self.dir.0.join(format!("node-{}.toml", place + 1))));
+        self.children[place] = Some(serve(&self.settings(place)));
+    }
+
+    /// The file of settings of a node.
+    fn settings(&self, place: usize) -> PathBuf {
+        self.dir.0.join(format!("node-{}.toml", place + 1))
     }
 
     /// kill -9

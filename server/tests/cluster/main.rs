@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod compression;
 mod forming;
 mod harness;
 mod sessions;

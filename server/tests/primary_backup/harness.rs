@@ -33,16 +33,24 @@ pub(crate) struct Process {
     pub(crate) dir: Directory,
     pub(crate) port: u16,
     flags: Vec<String>,
+    /// Settings of its environment, by name.
+    settings: Vec<(&'static str, &'static str)>,
     child: Option<Child>,
 }
 
 impl Process {
     /// Starts a node with an empty directory.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_with(flags, &[])
+    }
+
+    /// The same with settings in its environment: names in capitals, as they are there.
+    pub(crate) fn start_with(flags: &[&str], settings: &[(&'static str, &'static str)]) -> Self {
         // Free now, and nobody else's business on this machine.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut process = Self { dir: Directory::new(), port, flags, child: None };
+        let settings = settings.to_vec();
+        let mut process = Self { dir: Directory::new(), port, flags, settings, child: None };
         process.restart();
         process
     }
@@ -54,6 +62,7 @@ impl Process {
             .arg(&self.dir.0)
             .args(&self.flags)
             .env("STRANDLINE_WRITE_TIMEOUT_MS", "60000")
+            .envs(self.settings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -70,6 +79,12 @@ impl Process {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Starts it again with other settings.
+    pub(crate) fn restart_with(&mut self, settings: &[(&'static str, &'static str)]) {
+        self.settings = settings.to_vec();
+        self.restart();
     }
 
     /// Its disk is replaced by an empty one.
