@@ -7,15 +7,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::{Buffer, Disk, File, OpenMode};
+use crate::disk::{Buffer, Disk, File, OpenMode, io_error};
 use crate::segment::{Segment, SegmentHeader, SegmentId};
 use crate::{Lsn, Result, canary};
 
 /// Zeros are written in slices of this many bytes.
 const SLICE_LEN: usize = 1 << 20;
 
-/// Makes the spare segment `id`. Whatever was made of it is removed again if that fails; a file that had
-/// the name already is left alone.
+/// Makes the spare segment `id`, under [a name of its own](is_left_over) until it is whole: a process that is
+/// killed meanwhile leaves nothing that opening would have to look through. Whatever was made of it is
+/// removed again if that fails; a file that had the name already is left alone.
 pub(crate) fn make(
     disk: &dyn Disk,
     dir: &Path,
@@ -24,19 +25,37 @@ pub(crate) fn make(
     log_id: u64,
 ) -> Result<Segment> {
     let path = dir.join(id.file_name());
-    let file = disk.open(&path, OpenMode::CreateLog)?;
-    let made = fill(file, &path, id, len, log_id);
-    let named = made.and_then(|segment| {
+    // It never has: numbers are given once. But renaming would take its content.
+    if disk.exists(&path)? {
+        let source = std::io::ErrorKind::AlreadyExists.into();
+        return Err(io_error("create", &path, 0, source));
+    }
+    let unfinished = path.with_extension(UNFINISHED);
+    let file = disk.open(&unfinished, OpenMode::CreateLog)?;
+    let mut name = &unfinished;
+    let made = fill(file, &unfinished, id, len, log_id).and_then(|segment| {
+        disk.rename(&unfinished, &path)?;
+        name = &path;
+        // Opened anew, it is called by its name where an error names it.
+        let file = disk.open(&path, OpenMode::Log)?;
         if !canary::is_on(canary::NO_DIRECTORY_SYNC_AFTER_CREATE) {
             disk.sync_dir(dir)?;
         }
-        Ok(segment)
+        Ok(Segment { file, path: path.clone(), ..segment })
     });
-    if named.is_err() {
+    if made.is_err() {
         // Best effort: a left-over is recognised and removed when the log is opened.
-        let _ = disk.remove(&path);
+        let _ = disk.remove(name);
     }
-    named
+    made
+}
+
+/// The extension of a segment's file until it is a spare.
+const UNFINISHED: &str = "unfinished";
+
+/// Whether a file is what was left of a spare when the process was killed that made it.
+pub(crate) fn is_left_over(name: &str) -> bool {
+    SegmentId::from_file_name_with(name, UNFINISHED).is_some()
 }
 
 /// Makes of the new file `path` a spare, whose name is not durable yet.

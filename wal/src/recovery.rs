@@ -255,8 +255,10 @@ pub(crate) fn recover(
     dir: &Path,
     options: &Options,
 ) -> Result<(Start, Recovery)> {
-    for name in disk.list(dir)?.iter().filter(|name| repair::is_left_over(name)) {
-        disk.remove(&disk.locate(dir, name)?)?;
+    for name in disk.list(dir)? {
+        if repair::is_left_over(&name) || preparer::is_left_over(&name) {
+            disk.remove(&disk.locate(dir, &name)?)?;
+        }
     }
     let mut survey = survey(disk, dir)?;
     let mut window = Window::new();

@@ -17,7 +17,7 @@ use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
 use crate::group::{Framed, Group, Pending, Place};
 use crate::preparer;
 use crate::record::Record;
-use crate::segment::{GROUPS_START, Segment};
+use crate::segment::{GROUPS_START, Segment, SegmentId};
 use crate::wal::{Shared, Wal};
 use crate::walk::{Gap, Step, Walk};
 use crate::window::Window;
@@ -368,9 +368,7 @@ pub(crate) fn replacement_of(path: &Path) -> PathBuf {
 
 /// Whether a file is what a repair left that was cut off.
 pub(crate) fn is_left_over(name: &str) -> bool {
-    name.strip_suffix(REPLACEMENT).is_some_and(|stem| {
-        stem.len() == 17 && stem.ends_with('.') && stem[..16].bytes().all(|b| b.is_ascii_digit())
-    })
+    SegmentId::from_file_name_with(name, REPLACEMENT).is_some()
 }
 
 impl crate::core::Core {

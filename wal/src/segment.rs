@@ -47,7 +47,12 @@ impl SegmentId {
 
     /// The segment that a file name stands for, if it is one of ours.
     pub fn from_file_name(name: &str) -> Option<Self> {
-        let digits = name.strip_suffix(".segment")?;
+        Self::from_file_name_with(name, "segment")
+    }
+
+    /// The segment of a file whose name has another extension.
+    pub(crate) fn from_file_name_with(name: &str, extension: &str) -> Option<Self> {
+        let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
         (digits.len() == 16).then(|| digits.parse().ok().map(Self)).flatten()
     }
 }

@@ -1,7 +1,7 @@
 //! The segment files of a log at rest: which of them make up the log, and which are free.
 //!
-//! What is damaged here is told from what a crash leaves behind. A crash leaves spares whose
-//! preparation was cut off: they have no header, and no group that is newer than all others. A segment that
+//! What is damaged here is told from what a crash leaves behind. A crash leaves spares whose first
+//! header write was cut off: they have no header, and no group that is newer than all others. A segment that
 //! was put to use had its header and its length, durably, before it took a group. The write of a header
 //! may also have gone astray and left an old one, whole: so the first group of every segment but the
 //! newest is looked at, and must not be newer than the newest header. The write that went astray may as well
@@ -88,7 +88,7 @@ fn check_incarnations(in_use: &[(Segment, SegmentHeader)]) -> Result<()> {
     })
 }
 
-/// A segment without a valid header is a spare whose preparation was cut off, or old and reused by
+/// A segment without a valid header is a spare that was being put to use, or old and reused by
 /// nobody, unless it holds a group that is newer than all others: then its header was lost. Every
 /// block is looked at, for what took the header may have taken the first groups with it. Returns how
 /// many bytes were read.

@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use strandline_wal::disk::simulated::SimulatedDisk;
+use strandline_wal::disk::Disk;
+use strandline_wal::disk::simulated::{Fault, SimulatedDisk};
 use strandline_wal::{Lsn, Options, Wal};
 
 const SEGMENT: u64 = 256 << 10;
@@ -49,6 +50,42 @@ fn after_a_kill_headers_are_read_and_at_most_one_segment() {
             let (found, record) = read.iter().next().unwrap().unwrap();
             assert_eq!(found, Lsn(lsn));
             assert_eq!(record.payload[..8], (lsn - 1).to_le_bytes());
+        }
+    }
+}
+
+/// A process that was killed while it made a spare left a file without a header, and opening read it to its end.
+#[test]
+fn a_spare_that_was_being_made_costs_nothing() {
+    for fault in [Fault::Kill, Fault::PowerCut] {
+        for at in 1..40 {
+            let disk = SimulatedDisk::new(at);
+            let (wal, _) = Wal::open(disk.clone(), Path::new("/log"), options()).unwrap();
+            // So much that a spare is put to use, and another one is wanted.
+            let half = vec![7; usize::try_from(SEGMENT / 2).unwrap()];
+            let lsn = (0..2).map(|_| wal.append(&half).unwrap()).last().unwrap();
+            wal.wait(lsn).unwrap();
+            let (_, before) = Wal::open(disk.fork(at), Path::new("/log"), options()).unwrap();
+            disk.fail_at(disk.operations() + at, fault);
+            let _ = wal.prepare(false);
+            if !disk.is_down() {
+                assert!(at > 6, "nothing was cut off at {at}");
+                break;
+            }
+            disk.restart();
+            let disk = disk.mount();
+            let (wal, after) = Wal::open(disk.clone(), Path::new("/log"), options()).unwrap();
+            assert_eq!(after.last, lsn);
+            // One more spare, if it had its name.
+            let bound = before.bytes_read + OF_EACH_SEGMENT;
+            assert!(
+                after.bytes_read <= bound,
+                "{before:?} and {after:?}, cut off at operation {at}"
+            );
+            let names = disk.list(Path::new("/log")).unwrap();
+            let is_known = |name: &String| name.ends_with(".segment") || name == "LOCK";
+            assert!(names.iter().all(is_known), "{names:?}");
+            wal.close().unwrap();
         }
     }
 }
