@@ -1,9 +1,13 @@
 //! The bare disk as one more contestant: what a log could reach at the most if it wrote each append by itself.
 //!
-//! Each thread writes whole blocks, `O_DIRECT` and `O_DSYNC`, round and round through a part of one file
-//! that was written before: the same as fio with `--direct=1 --sync=dsync` and as many jobs. A log that puts
-//! many appends into one write may be faster than that.
+//! The threads write whole blocks, `O_DIRECT` and `O_DSYNC`, each at the next place of one file that was written
+//! before, round and round: the same as fio with `--direct=1 --sync=dsync` and as many jobs. A log
+//! that puts many appends into one write may be faster than that.
+//!
+//! The file is as large as a log's segments together. A virtual disk answers sooner if the same few blocks are
+//! written again and again, which no log does: 1 MiB in 0.45 ms within 4 MiB, and in 0.54 ms within 64 MiB or more.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,10 +21,10 @@ use crate::{Error, Result};
 const NAME: &str = "disk";
 /// What writes are rounded up to.
 const BLOCK_LEN: usize = 4096;
-/// Bytes that one thread goes round in.
-const PART_LEN: usize = 4 << 20;
-/// Parts of the file; threads beyond share them.
-const PARTS: usize = 64;
+/// Bytes of the file that all threads go round in.
+const FILE_LEN: u64 = 256 << 20;
+/// Bytes that are written at once to make it.
+const SLICE_LEN: usize = 1 << 20;
 
 /// The bare disk.
 pub const OPENER: Opener = Opener { name: NAME, open };
@@ -28,14 +32,19 @@ pub const OPENER: Opener = Opener { name: NAME, open };
 struct Disk {
     file: OwnedFd,
     is_direct: bool,
+    /// Where the next write goes, counted on over all rounds.
+    next: AtomicU64,
     /// Writes made, each of them synced.
     writes: AtomicU64,
 }
 
 fn open(dir: &Path) -> Result<Box<dyn Store>> {
     let path = dir.join("blocks");
-    std::fs::write(&path, vec![1; PART_LEN * PARTS]).map_err(Error::io("write", &path))?;
-    let written = std::fs::File::open(&path).map_err(Error::io("open", &path))?;
+    let mut written = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
+    let slice = vec![1; SLICE_LEN];
+    for _ in 0..FILE_LEN >> 20 {
+        written.write_all(&slice).map_err(Error::io("write", &path))?;
+    }
     written.sync_all().map_err(Error::io("sync", &path))?;
     let flags = OFlags::WRONLY | OFlags::DSYNC | OFlags::CLOEXEC;
     let direct = rustix::fs::open(&path, flags | OFlags::DIRECT, Mode::empty());
@@ -45,7 +54,7 @@ fn open(dir: &Path) -> Result<Box<dyn Store>> {
         opened => opened,
     };
     let file = file.map_err(std::io::Error::from).map_err(Error::io("open", &path))?;
-    Ok(Box::new(Disk { file, is_direct, writes: AtomicU64::new(0) }))
+    Ok(Box::new(Disk { file, is_direct, next: AtomicU64::new(0), writes: AtomicU64::new(0) }))
 }
 
 impl Store for Disk {
@@ -60,17 +69,13 @@ impl Store for Disk {
         Some(self.writes.load(Ordering::Relaxed))
     }
 
-    fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>> {
-        let start = thread % PARTS * PART_LEN;
-        Ok(Box::new(Blocks { disk: self, start, offset: 0, bytes: Vec::new() }))
+    fn writer(&self, _: usize) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(Blocks { disk: self, bytes: Vec::new() }))
     }
 }
 
 struct Blocks<'a> {
     disk: &'a Disk,
-    /// Where this thread's part begins, and where in it the next write goes.
-    start: usize,
-    offset: usize,
     /// Room for one aligned write.
     bytes: Vec<u8>,
 }
@@ -84,11 +89,9 @@ impl Writer for Blocks<'_> {
         let at = self.bytes.as_ptr().align_offset(BLOCK_LEN);
         let bytes = &mut self.bytes[at..at + len];
         bytes[..value.len()].copy_from_slice(value);
-        if self.offset + len > PART_LEN {
-            self.offset = 0;
-        }
-        let offset = u64::try_from(self.start + self.offset).expect("the file is small");
-        self.offset += len;
+        let step = u64::try_from(len).expect("it is in memory");
+        // In whole places, so that none reaches beyond the end.
+        let offset = self.disk.next.fetch_add(1, Ordering::Relaxed) % (FILE_LEN / step) * step;
         let path = Path::new("blocks");
         let written = rustix::io::pwrite(&self.disk.file, bytes, offset)
             .map_err(std::io::Error::from)
