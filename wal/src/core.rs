@@ -15,6 +15,7 @@
 //! the log's own memory. The new segment's header names the first of them, which voids whatever the
 //! failed writes left in the old one. If a rewritten group fails too, the log is poisoned.
 
+mod append;
 mod ending;
 mod flight;
 mod marker;
@@ -26,13 +27,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use crate::core::append::{Append, Bounds, Refused};
 use crate::core::flight::{InFlight, What};
 use crate::core::moving::Moving;
 use crate::disk::{Buffer, DurableWrite};
-use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN};
-use crate::group::{Framed, Group, Pending, Place};
+use crate::frame::BLOCK_LEN;
+use crate::group::{Group, Pending, Place};
 use crate::pacing::{Pacing, Why};
-use crate::plan::{Placement, Plan};
+use crate::plan::Plan;
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, groups_end};
 use crate::stats::Counters;
 use crate::{Error, Lsn, Options, canary};
@@ -99,16 +101,6 @@ impl InUse {
             self.offsets.push((first, offset));
         }
     }
-}
-
-/// What became of an append.
-pub(crate) enum Refused {
-    /// No spare segment: prepare one and try again, or report a full disk.
-    NoSpare,
-    /// Too much waits for the disk: drive, then try again.
-    Pending,
-    /// For good.
-    Error(Error),
 }
 
 #[derive(Debug)]
@@ -267,72 +259,6 @@ impl Core {
         }
     }
 
-    /// Takes records, all or none. Returns the position of the last one.
-    pub(crate) fn append(&mut self, records: &[Framed<'_>]) -> std::result::Result<Lsn, Refused> {
-        if let Some(error) = self.failure() {
-            return Err(Refused::Error(error));
-        }
-        let size: usize = records.iter().map(Framed::len).sum();
-        if self.pending_size > 0 && self.pending_size + size > self.options.pending_size_max {
-            return Err(Refused::Pending);
-        }
-        if !canary::is_on(canary::HALF_BATCH_VISIBLE) {
-            let mut trial = self.plan.clone();
-            let segments = records
-                .iter()
-                .filter(|record| trial.place(record.len()) == Placement::NewSegment)
-                .count();
-            if segments > self.spares_free() {
-                return Err(self.no_spare(segments));
-            }
-        }
-        for record in records {
-            if canary::is_on(canary::HALF_BATCH_VISIBLE)
-                && self.spares_free() == 0
-                && self.plan.clone().place(record.len()) == Placement::NewSegment
-            {
-                return Err(Refused::NoSpare);
-            }
-            self.place(record);
-        }
-        Ok(self.last)
-    }
-
-    /// Why an append that needs so many new segments must wait. Spares are promised to what is
-    /// pending: that has to go before there can be more of them than usual.
-    fn no_spare(&mut self, segments: usize) -> Refused {
-        if self.has_pending() && self.spares_missing() == 0 {
-            return Refused::Pending;
-        }
-        self.spares_wanted = segments + 1;
-        Refused::NoSpare
-    }
-
-    fn place(&mut self, record: &Framed<'_>) {
-        let placement = self.plan.place(record.len());
-        if placement != Placement::Extend {
-            self.ready.extend(self.filling.take());
-        }
-        let next = self.last.next();
-        let filling = match &mut self.filling {
-            Some(filling) => filling,
-            empty => {
-                let new_segment = placement == Placement::NewSegment;
-                let buffer = self.pool.pop().unwrap_or_else(|| Buffer::with_capacity(32 * 1024));
-                empty.insert(Pending::new(buffer, next, new_segment))
-            }
-        };
-        filling.push(record);
-        self.pending_size += record.len();
-        self.last = next;
-    }
-
-    /// How many new segments may still be planned. One is always left for a failing write.
-    fn spares_free(&self) -> usize {
-        let planned = self.pending().filter(|group| group.new_segment).count();
-        self.spares.len().saturating_sub(planned + 1)
-    }
-
     /// The driver's clock shows this much; it never goes back.
     pub(crate) fn tick(&mut self, now: Duration) {
         self.now = self.now.max(now);
@@ -404,7 +330,7 @@ impl Core {
             return Some(self.open_segment());
         }
         let group = self.ready.pop_front()?;
-        self.pending_size -= group.len() - GROUP_HEADER_LEN;
+        self.pending_size -= group.records_len();
         self.counters.submitted_for(why);
         let write = self.submit_group(group, 0);
         self.use_unplanned_room();

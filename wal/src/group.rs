@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::disk::{ALIGNMENT_MAX, Buffer};
 use crate::frame::{FLAG_LZ4, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, len_on_disk};
-use crate::parts;
+use crate::parts::{self, Checksums, PART_LEN};
 use crate::record::{
     FORM_AT, Framing, Kind, RECORD_HEADER_LEN, Record, Refusal, encode_header,
     encode_header_before, encode_header_with,
@@ -96,6 +96,34 @@ impl Pending {
         self.count = self.count.checked_add(1).expect("a group's size bounds its count");
     }
 
+    /// Adds the record of a payload. The checksums of a large one are those of the copy, part by part, while the
+    /// processor still has it at hand.
+    pub(crate) fn push_payload(&mut self, kind: Kind, payload: &[u8]) {
+        if payload.len() <= PART_LEN {
+            return self.push(&Framed::new(kind, payload));
+        }
+        let start = self.buffer.len();
+        self.buffer.extend(&[0; RECORD_HEADER_LEN]);
+        let mut checksums = Checksums::default();
+        for part in payload.chunks(PART_LEN) {
+            let at = self.buffer.len();
+            self.buffer.extend(part);
+            checksums.add(&self.buffer[at..]);
+        }
+        let header = encode_header_with(kind, payload.len(), &checksums.table);
+        self.buffer.as_mut_slice()[start..start + RECORD_HEADER_LEN].copy_from_slice(&header);
+        self.buffer.extend(&checksums.table);
+        self.crc.update(&header);
+        self.crc.combine(&checksums.whole);
+        self.crc.update(&checksums.table);
+        self.count += 1;
+    }
+
+    /// Bytes of the records so far.
+    pub(crate) fn records_len(&self) -> usize {
+        self.buffer.len() - GROUP_HEADER_LEN
+    }
+
     /// Bytes so far, header included, without padding.
     pub(crate) fn len(&self) -> usize {
         self.buffer.len()
@@ -103,14 +131,12 @@ impl Pending {
 
     /// Bytes that it takes on the disk if it is not compressed.
     pub(crate) fn len_on_disk(&self) -> u64 {
-        len_on_disk(
-            u32::try_from(self.len() - GROUP_HEADER_LEN).expect("a group fits into a segment"),
-        )
+        len_on_disk(u32::try_from(self.records_len()).expect("a group fits into a segment"))
     }
 
     /// Gives the group its place: fills in the header and pads to whole blocks.
     pub(crate) fn seal(mut self, log_id: u64, place: Place) -> Group {
-        let records_len = self.buffer.len() - GROUP_HEADER_LEN;
+        let records_len = self.records_len();
         let header = self.header(&place, self.buffer.len(), self.crc.clone().finalize());
         finish(&mut self.buffer, &header, log_id);
         Group { header, records_len, bytes: Arc::new(self.buffer), compressed: None }
@@ -304,8 +330,11 @@ mod tests {
         let large = vec![3; CHECKSUMMED_ONCE_LEN_MIN];
         let payloads = [&b"one"[..], b"", &[7; 5000], &large, &large[1..], b"last"];
         let mut pending = Pending::new(Buffer::with_capacity(64), Lsn(5), false);
-        for payload in payloads {
-            pending.push(&Framed::new(Kind::ENTRY, payload));
+        for (number, payload) in payloads.into_iter().enumerate() {
+            match number % 2 {
+                0 => pending.push_payload(Kind::ENTRY, payload),
+                _ => pending.push(&Framed::new(Kind::ENTRY, payload)),
+            }
         }
         let place = |offset| Place { flags: 0, incarnation: 3, offset, durable: Lsn(4), chain: 9 };
         let first = pending.seal(7, place(4096));

@@ -30,6 +30,25 @@ pub(crate) fn table_len(payload_len: usize) -> usize {
     }
 }
 
+/// The checksums of a payload that is seen part by part.
+#[derive(Default)]
+pub(crate) struct Checksums {
+    /// Of what was seen so far.
+    pub whole: crc32fast::Hasher,
+    /// Of each part.
+    pub table: Vec<u8>,
+}
+
+impl Checksums {
+    /// The next part: all have [`PART_LEN`] bytes but for the last one.
+    pub(crate) fn add(&mut self, part: &[u8]) {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(part);
+        self.whole.combine(&crc);
+        self.table.extend_from_slice(&crc.finalize().to_le_bytes());
+    }
+}
+
 /// The checksum of a payload as a whole, and its table; empty if it is in one part.
 pub(crate) fn checksum(payload: &[u8]) -> (crc32fast::Hasher, Vec<u8>) {
     let mut whole = crc32fast::Hasher::new();
@@ -37,14 +56,9 @@ pub(crate) fn checksum(payload: &[u8]) -> (crc32fast::Hasher, Vec<u8>) {
         whole.update(payload);
         return (whole, Vec::new());
     }
-    let mut table = Vec::with_capacity(table_len(payload.len()));
-    for part in payload.chunks(PART_LEN) {
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(part);
-        whole.combine(&crc);
-        table.extend_from_slice(&crc.finalize().to_le_bytes());
-    }
-    (whole, table)
+    let mut checksums = Checksums::default();
+    payload.chunks(PART_LEN).for_each(|part| checksums.add(part));
+    (checksums.whole, checksums.table)
 }
 
 /// The parts of a payload that are not what their table says: a refusal for each.

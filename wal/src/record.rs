@@ -103,6 +103,11 @@ impl std::fmt::Display for Refusal {
     }
 }
 
+/// Bytes of the record of a payload of this many bytes, in the log.
+pub(crate) fn len(payload_len: usize) -> usize {
+    RECORD_HEADER_LEN + payload_len + parts::table_len(payload_len)
+}
+
 /// The twelve bytes that precede `payload`, whatever its length, if it is not in parts.
 ///
 /// # Panics

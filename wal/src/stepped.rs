@@ -21,10 +21,10 @@ impl Wal {
     /// If there is no payload.
     pub fn try_append_all(&self, payloads: &[&[u8]]) -> Result<Option<Lsn>> {
         assert!(!payloads.is_empty(), "an append has at least one record");
-        let framed = self.frame(payloads)?;
+        let mut append = self.prepare_append(payloads)?;
         for is_second in [false, true] {
             let mut state = self.shared.lock();
-            match state.core.append(&framed) {
+            match state.core.append(&mut append) {
                 Ok(lsn) => return Ok(Some(lsn)),
                 Err(Refused::Error(error)) => return Err(error),
                 Err(Refused::Pending) => return Ok(None),

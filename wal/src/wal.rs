@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 
-use crate::core::{Core, InUse, Refused};
-use crate::disk::{Disk, Lock, WriteQueue};
-use crate::group::Framed;
+use crate::core::{Append, Bounds, Core, InUse, Refused};
+use crate::disk::{ALIGNMENT_MAX, Buffer, Disk, Lock, WriteQueue};
+use crate::frame::GROUP_HEADER_LEN;
+use crate::group::{Framed, Pending};
 use crate::notifier::Notifier;
 use crate::reader::Reader;
-use crate::record::Kind;
+use crate::record::{self, Kind};
 use crate::recovery::{self, Recovery};
 use crate::scrub::Scrubber;
 use crate::segment::SegmentId;
@@ -85,7 +86,7 @@ pub(crate) struct Shared {
     pub(crate) unsure: Mutex<Vec<Arc<InUse>>>,
     /// Released when the log is closed: those of its own directory, and of the spare one.
     pub(crate) locks: Mutex<Vec<Box<dyn Lock>>>,
-    payload_len_max: usize,
+    bounds: Bounds,
 }
 
 /// What the lock protects.
@@ -160,7 +161,7 @@ impl Wal {
             depth_max = depth_max.min(options.depth_max);
         }
         let background = options.background;
-        let payload_len_max = options.payload_len_max();
+        let bounds = Bounds::new(&options);
         let (spare, watches) = (options.spare.clone(), background && options.stall_millis > 0);
         let core = Core::new(options, depth_max, start);
         let shared = Arc::new(Shared {
@@ -189,7 +190,7 @@ impl Wal {
             scrubber: Mutex::new(Scrubber::new()),
             unsure: Mutex::new(Vec::new()),
             locks: Mutex::new(locks),
-            payload_len_max,
+            bounds,
         });
         if background {
             shared.disk.housekeeper().unwrap_or_default().keep(&shared)?;
@@ -249,11 +250,11 @@ impl Wal {
     /// As for [`append`](Wal::append); `then` is not called.
     pub fn append_then(&self, payloads: &[&[u8]], then: impl FnOnce(Lsn)) -> Result<Lsn> {
         assert!(!payloads.is_empty(), "an append has at least one record");
-        let framed = self.frame(payloads)?;
+        let mut append = self.prepare_append(payloads)?;
         loop {
             let refused = {
                 let mut state = self.shared.lock();
-                match state.core.append(&framed) {
+                match state.core.append(&mut append) {
                     Ok(lsn) => {
                         then(lsn);
                         drop(state);
@@ -274,15 +275,24 @@ impl Wal {
         }
     }
 
-    pub(crate) fn frame<'a>(&self, payloads: &[&'a [u8]]) -> Result<Vec<Framed<'a>>> {
-        let size_max = self.shared.payload_len_max;
-        let frame = |payload: &&'a [u8]| {
-            if payload.len() > size_max {
-                return Err(Error::TooLarge { size: payload.len(), size_max });
-            }
-            Ok(Framed::new(Kind::ENTRY, payload))
-        };
-        payloads.iter().map(frame).collect()
+    /// All that can be done of an append before the log is locked.
+    pub(crate) fn prepare_append<'a>(&self, payloads: &[&'a [u8]]) -> Result<Append<'a>> {
+        let bounds = self.shared.bounds;
+        let size_max = bounds.payload_len_max;
+        if let Some(payload) = payloads.iter().find(|payload| payload.len() > size_max) {
+            return Err(Error::TooLarge { size: payload.len(), size_max });
+        }
+        let len = payloads.iter().map(|payload| record::len(payload.len())).sum();
+        if !bounds.is_whole(payloads.len(), len) {
+            let framed = payloads.iter().map(|payload| Framed::new(Kind::ENTRY, payload));
+            return Ok(Append::Shared(framed.collect()));
+        }
+        let len = (GROUP_HEADER_LEN + len).next_multiple_of(ALIGNMENT_MAX);
+        let buffer = self.shared.lock().core.spare_buffer(len);
+        let buffer = buffer.unwrap_or_else(|| Buffer::with_capacity(len));
+        let mut group = Pending::new(buffer, Lsn(0), false);
+        payloads.iter().for_each(|payload| group.push_payload(Kind::ENTRY, payload));
+        Ok(Append::Whole(Some(group)))
     }
 
     /// Waits until everything up to `lsn` is durable; the calling thread does the write itself if

@@ -7,7 +7,6 @@
 
 use super::Core;
 use crate::disk::Buffer;
-use crate::frame::GROUP_HEADER_LEN;
 use crate::group::{Group, Pending, Place};
 use crate::plan::Placement;
 
@@ -53,7 +52,7 @@ impl Core {
     pub(super) fn plan_pending(&mut self) {
         for group in self.ready.iter_mut().chain(&mut self.filling) {
             self.plan.close_group();
-            let body_len = group.len() - GROUP_HEADER_LEN;
+            let body_len = group.records_len();
             group.new_segment = self.plan.place(body_len) == Placement::NewSegment;
         }
         if self.filling.is_none() {
