@@ -31,6 +31,7 @@ pub(crate) use crate::core::append::{Append, Bounds, Refused};
 use crate::core::flight::{InFlight, What};
 use crate::core::moving::Moving;
 use crate::disk::{Buffer, DurableWrite};
+use crate::envelope::Encryptor;
 use crate::frame::BLOCK_LEN;
 use crate::group::{Group, Pending, Place};
 use crate::pacing::{Pacing, Why};
@@ -167,6 +168,8 @@ pub(crate) struct Core {
     pub recent: VecDeque<Group>,
     pub(crate) recent_size: usize,
     pool: Vec<Buffer>,
+    /// Gives groups their nonces, if the log has keys.
+    pub(crate) encryptor: Option<Encryptor>,
     pub counters: Counters,
 }
 
@@ -186,6 +189,8 @@ pub(crate) struct Start {
     pub fence: bool,
     /// Files of this incarnation and older ones are never put to use again.
     pub left_behind: u64,
+    /// Gives groups their nonces, if the log has keys.
+    pub encryptor: Option<Encryptor>,
 }
 
 impl Core {
@@ -198,7 +203,7 @@ impl Core {
         Self {
             pacing: Pacing::new(depth_max, options.depth, options.iops_max),
             now: Duration::ZERO,
-            plan: Plan::new(room, options.group_size_max, segment_room),
+            plan: Plan::new(room, &options, segment_room),
             options,
             log_id: start.log_id,
             sealed: start.sealed,
@@ -228,6 +233,7 @@ impl Core {
             recent: VecDeque::new(),
             recent_size: 0,
             pool: Vec::new(),
+            encryptor: start.encryptor,
             counters: Counters::default(),
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::Result;
 use crate::disk::{Disk, OpenMode};
+use crate::envelope::Envelope;
 use crate::footer::Footer;
 use crate::frame::{
     BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, u32_at, u64_at,
@@ -14,7 +15,7 @@ use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
 
 /// Describes the segment file `path`: its header, each group, and what stands where the groups end.
-/// Reads only; a damaged file is described as far as possible. The mark of a spare directory is described, too.
+/// No key is needed: of encrypted groups it says which one they have. Reads only; a damaged file is described as far as possible. The mark of a spare directory is described, too.
 ///
 /// # Errors
 ///
@@ -69,7 +70,8 @@ pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
         else {
             break;
         };
-        line(describe(&group));
+        let envelope = Envelope::of(&segment, &group, &mut window);
+        line(describe(&group, envelope));
         offset += group.len_on_disk();
     }
     match (&found.refusal, found.claim) {
@@ -86,7 +88,8 @@ pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
     while found.refusal.is_some() && offset + BLOCK_LEN <= segment.groups_end() {
         match read_loose_group(&segment, &header, offset, &mut window) {
             Ok(group) => {
-                line(describe(&group));
+                let envelope = Envelope::of(&segment, &group, &mut window);
+                line(describe(&group, envelope));
                 offset += group.len_on_disk();
             }
             Err(GroupRefusal::NotAGroup | GroupRefusal::Stale(_)) => offset += BLOCK_LEN,
@@ -117,7 +120,7 @@ fn describe_footer(footer: &Footer, segment: &Segment, header: &SegmentHeader) -
     )
 }
 
-fn describe(group: &GroupHeader) -> String {
+fn describe(group: &GroupHeader, envelope: Option<Envelope>) -> String {
     let mut text = format!("{}: ", group.offset);
     // Writing to a string does not fail.
     let _ = match group.count {
@@ -136,6 +139,13 @@ fn describe(group: &GroupHeader) -> String {
         group.chain,
         group.body_crc
     );
+    // How many records there are is known from the header only: counting them takes the key.
+    let _ = match envelope {
+        Some(envelope) => {
+            write!(text, ", encrypted with key {}, records not counted", envelope.key)
+        }
+        None => Ok(()),
+    };
     text
 }
 

@@ -20,6 +20,7 @@ use std::borrow::Cow;
 use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
 use crate::disk::Buffer;
+use crate::envelope::Envelope;
 use crate::frame::{
     BLOCK_LEN, FLAG_LZ4, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, len_on_disk, u32_at,
 };
@@ -62,25 +63,31 @@ impl Preamble {
     }
 }
 
-/// Compresses `records` into `buffer` behind room for a group's header, if that is worth it.
-pub(crate) fn compress(records: &[u8], raw_crc: u32, mut buffer: Buffer) -> Option<Buffer> {
+/// Compresses `records` into `buffer` behind room for a group's header and `front` bytes more, if that is worth it.
+pub(crate) fn compress(
+    records: &[u8],
+    raw_crc: u32,
+    mut buffer: Buffer,
+    front: usize,
+) -> Option<Buffer> {
     let raw_len = u32::try_from(records.len()).ok()?;
     // A group takes a block at least.
     if len_on_disk(raw_len) <= BLOCK_LEN || records.len() > RAW_LEN_MAX {
         return None;
     }
-    const START: usize = GROUP_HEADER_LEN + PREAMBLE_LEN;
+    let from = GROUP_HEADER_LEN + front;
+    let start = from + PREAMBLE_LEN;
     buffer.clear();
-    buffer.resize(START + get_maximum_output_size(records.len()));
-    let written = compress_into(records, &mut buffer.as_mut_slice()[START..]);
+    buffer.resize(start + get_maximum_output_size(records.len()));
+    let written = compress_into(records, &mut buffer.as_mut_slice()[start..]);
     let body_len = PREAMBLE_LEN + written.expect("the room that it asked for is there");
     let is_less = u32::try_from(body_len).is_ok_and(|len| len_on_disk(len) < len_on_disk(raw_len));
     if !is_less || body_len > records.len() - records.len() / 8 {
         return None;
     }
-    buffer.resize(GROUP_HEADER_LEN + body_len);
+    buffer.resize(from + body_len);
     let preamble = Preamble { raw_len, raw_crc }.encode();
-    buffer.as_mut_slice()[GROUP_HEADER_LEN..START].copy_from_slice(&preamble);
+    buffer.as_mut_slice()[from..start].copy_from_slice(&preamble);
     Some(buffer)
 }
 
@@ -94,29 +101,38 @@ impl GroupHeader {
     ///
     /// # Errors
     ///
-    /// [`GroupRefusal::Encoding`] if it is not one that this program writes.
+    /// [`GroupRefusal::Encoding`] if it is not one that this program writes; [`GroupRefusal::KeyMissing`] if
+    /// it is encrypted.
     pub fn decode_body<'a>(&self, body: &'a [u8]) -> Result<Cow<'a, [u8]>, GroupRefusal> {
-        if !self.is_compressed() {
-            return Ok(Cow::Borrowed(body));
+        if self.is_encrypted() {
+            return Err(GroupRefusal::KeyMissing(Envelope::decode(body)?.key));
         }
-        let refuse = |reason| Err(GroupRefusal::Encoding(reason));
-        let Some(preamble) = Preamble::decode(body) else {
-            return refuse("a preamble that does not check");
-        };
-        let block = &body[PREAMBLE_LEN..];
-        let raw_len = usize::try_from(preamble.raw_len).unwrap_or(usize::MAX);
-        if raw_len > RAW_LEN_MAX.min(block.len().saturating_mul(EXPANSION_MAX)) {
-            return refuse("a length of records that never comes of such a block");
+        match self.is_compressed() {
+            true => decompress(body).map(Cow::Owned),
+            false => Ok(Cow::Borrowed(body)),
         }
-        let mut records = vec![0; raw_len];
-        match decompress_into(block, &mut records) {
-            Ok(len) if len == raw_len => {}
-            _ => return refuse("a block that does not decompress to its length"),
-        }
-        match crc32fast::hash(&records) == preamble.raw_crc {
-            true => Ok(Cow::Owned(records)),
-            false => refuse("records whose checksum is not that of the preamble"),
-        }
+    }
+}
+
+/// The records of a preamble and a block.
+pub(crate) fn decompress(body: &[u8]) -> Result<Vec<u8>, GroupRefusal> {
+    let refuse = |reason| Err(GroupRefusal::Encoding(reason));
+    let Some(preamble) = Preamble::decode(body) else {
+        return refuse("a preamble that does not check");
+    };
+    let block = &body[PREAMBLE_LEN..];
+    let raw_len = usize::try_from(preamble.raw_len).unwrap_or(usize::MAX);
+    if raw_len > RAW_LEN_MAX.min(block.len().saturating_mul(EXPANSION_MAX)) {
+        return refuse("a length of records that never comes of such a block");
+    }
+    let mut records = vec![0; raw_len];
+    match decompress_into(block, &mut records) {
+        Ok(len) if len == raw_len => {}
+        _ => return refuse("a block that does not decompress to its length"),
+    }
+    match crc32fast::hash(&records) == preamble.raw_crc {
+        true => Ok(records),
+        false => refuse("records whose checksum is not that of the preamble"),
     }
 }
 
@@ -144,7 +160,7 @@ mod tests {
     }
 
     fn compressed(records: &[u8]) -> Option<Vec<u8>> {
-        let buffer = compress(records, crc32fast::hash(records), Buffer::with_capacity(0))?;
+        let buffer = compress(records, crc32fast::hash(records), Buffer::with_capacity(0), 0)?;
         Some(buffer[GROUP_HEADER_LEN..].to_vec())
     }
 

@@ -54,6 +54,25 @@ pub enum Error {
         /// What stands there.
         found: String,
     },
+    /// A group is encrypted with a key that was not given. It is not damaged, and nothing was changed.
+    KeyMissing {
+        /// The segment's file.
+        path: PathBuf,
+        /// Offset of the group in bytes.
+        offset: u64,
+        /// The id of the key.
+        key: u64,
+    },
+    /// A group is what was written, by its checksum, and does not decrypt: the key that was given under this
+    /// id is another one, or the group was forged or put into another place. Nothing was changed.
+    WrongTag {
+        /// The segment's file.
+        path: PathBuf,
+        /// Offset of the group in bytes.
+        offset: u64,
+        /// The id of the key.
+        key: u64,
+    },
     /// Not a file of ours, or one of another log.
     Foreign {
         /// The file.
@@ -169,6 +188,12 @@ impl Error {
                 expected: expected.clone(),
                 found: found.clone(),
             },
+            Error::KeyMissing { path, offset, key } => {
+                Error::KeyMissing { path: path.clone(), offset: *offset, key: *key }
+            }
+            Error::WrongTag { path, offset, key } => {
+                Error::WrongTag { path: path.clone(), offset: *offset, key: *key }
+            }
             Error::SpareAbsent { path, log_id } => {
                 Error::SpareAbsent { path: path.clone(), log_id: *log_id }
             }
@@ -240,6 +265,19 @@ impl fmt::Display for Error {
             Error::Foreign { path, expected, found } => write!(
                 out,
                 "{} does not belong here: expected {expected}, found {found}; move it away",
+                path.display()
+            ),
+            Error::KeyMissing { path, offset, key } => write!(
+                out,
+                "{} is encrypted with key {key} at offset {offset}, and no such key was given: nothing is \
+                 damaged and nothing was changed; open the log with a keyring that has it",
+                path.display()
+            ),
+            Error::WrongTag { path, offset, key } => write!(
+                out,
+                "{} has a group at offset {offset} that key {key} does not open, although its checksum is \
+                 right: nothing was changed; see whether another key has this id, and give the one it was \
+                 written with; if that was it, the group was forged: restore it from a backup or a replica",
                 path.display()
             ),
             Error::SpareAbsent { path, log_id } => write!(

@@ -47,6 +47,8 @@ pub(crate) struct Examination {
     pub trimmed: Lsn,
     /// Sound groups with records.
     pub groups: usize,
+    /// How many of them are encrypted.
+    pub encrypted: usize,
     /// Sealed segments whose footer agrees with their groups.
     pub footers: usize,
     /// The highest incarnation that anything names.
@@ -107,6 +109,7 @@ pub(crate) fn examine(disk: &dyn Disk, dir: &Path) -> Result<Option<Examination>
         unclear: None,
         trimmed: Lsn(0),
         groups: 0,
+        encrypted: 0,
         footers: 0,
         incarnation: 0,
         id_max: 0,
@@ -229,6 +232,7 @@ impl Examination {
             return Err(error);
         }
         self.groups += found.offsets.len();
+        self.encrypted += found.encrypted_groups;
         let part = &mut self.parts[newest];
         (part.end, part.end_offset, part.chain) = (found.next, found.end_offset, found.chain);
         self.seen = self.seen.max(found.next);
@@ -280,7 +284,7 @@ impl Examination {
                 None => break,
                 Some(Step::Group(group)) => {
                     claimed.push(group.durable);
-                    self.groups += usize::from(group.count > 0);
+                    self.count(&group);
                 }
                 Some(Step::Gap(gap)) => {
                     self.damages.push(gap.error(&segment.path));
@@ -309,6 +313,11 @@ impl Examination {
         self.seen = self.seen.max(end);
     }
 
+    fn count(&mut self, group: &GroupHeader) {
+        self.groups += usize::from(group.count > 0);
+        self.encrypted += usize::from(group.is_encrypted());
+    }
+
     fn walk_sealed(&mut self, at: usize, window: &mut Window) -> Result<()> {
         let Part { segment, header, end, .. } = &self.parts[at];
         let (segment, header, end) = (segment.clone(), *header, *end);
@@ -325,7 +334,7 @@ impl Examination {
             match walk.step(&segment, &header, end, window) {
                 None => break,
                 Some(Step::Group(group)) => {
-                    self.groups += usize::from(group.count > 0);
+                    self.count(&group);
                     if place == Some(&(group.first, group.offset)) && group.count > 0 {
                         place = places.next();
                     }

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use crate::canary;
-use crate::{Error, Lsn, disk::ALIGNMENT_MAX};
+use crate::{Error, KeyId, Lsn, disk::ALIGNMENT_MAX};
 
 /// Groups and segment headers start at multiples of this many bytes.
 pub(crate) const BLOCK_LEN: u64 = 4096;
@@ -30,11 +30,15 @@ pub(crate) const FLAG_CLOSED: u16 = 1;
 /// Set in a group whose records are compressed: see [`encoding`](crate::encoding).
 pub(crate) const FLAG_LZ4: u16 = 2;
 
+/// Set in a group whose body is encrypted: see [`envelope`](crate::envelope).
+pub(crate) const FLAG_ENCRYPTED: u16 = 4;
+
 /// What stands in front of a group's records. A group without records is a *marker*: it only says
 /// what was durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupHeader {
-    /// 1 in the marker of an orderly close, 2 where the records are compressed, else 0.
+    /// 1 in the marker of an orderly close; in groups with records 2 where they are compressed, and 4 where
+    /// the body is encrypted; else 0.
     pub flags: u16,
     /// The incarnation of the segment it was written to.
     pub incarnation: u64,
@@ -44,7 +48,7 @@ pub struct GroupHeader {
     pub first: Lsn,
     /// How many records it has.
     pub count: u32,
-    /// How many bytes its body takes on disk: those of its records, unless they are compressed.
+    /// How many bytes its body takes on disk: those of its records, unless they are compressed or encrypted.
     pub body_len: u32,
     /// All up to here was durable when the group was sealed.
     pub durable: Lsn,
@@ -106,6 +110,11 @@ pub enum GroupRefusal {
     },
     /// The body's checksum matches, and yet its records cannot be had from it.
     Encoding(&'static str),
+    /// The body is encrypted, and the key was not given.
+    KeyMissing(KeyId),
+    /// The body is what was written, by its checksum, and its tag is not right for this key, this log and
+    /// this position.
+    WrongTag(KeyId),
     /// It does not follow the group before it.
     OutOfSequence {
         /// The position that belongs here.
@@ -131,6 +140,10 @@ impl GroupRefusal {
                 expected: (*expected).into(),
                 found: found.clone(),
             }),
+            GroupRefusal::KeyMissing(KeyId(key)) => {
+                Some(Error::KeyMissing { path, offset, key: *key })
+            }
+            GroupRefusal::WrongTag(KeyId(key)) => Some(Error::WrongTag { path, offset, key: *key }),
             _ => None,
         }
     }
@@ -161,6 +174,8 @@ impl std::fmt::Display for GroupRefusal {
                 write!(out, "in position {lsn}, {part}, and {others} others of its parts damaged")
             }
             GroupRefusal::Encoding(reason) => write!(out, "a body with {reason}"),
+            GroupRefusal::KeyMissing(key) => write!(out, "a body encrypted with key {key}"),
+            GroupRefusal::WrongTag(key) => write!(out, "a tag that is wrong for key {key}"),
             GroupRefusal::OutOfSequence { expected, found } => {
                 write!(out, "first position {found} where {expected} belongs")
             }
@@ -252,12 +267,20 @@ impl GroupHeader {
         if version == 0 {
             return unknown(4, "a format version from 1 on", version);
         }
+        const LZ4_ENCRYPTED: u16 = FLAG_LZ4 | FLAG_ENCRYPTED;
         match (self.flags, self.count) {
             (0, _) | (FLAG_CLOSED, 0) => Ok(()),
-            (FLAG_LZ4, 1..) => Ok(()),
+            (FLAG_LZ4 | FLAG_ENCRYPTED | LZ4_ENCRYPTED, 1..) => Ok(()),
             (FLAG_LZ4, 0) => unknown(6, "the flag of compression on a group with records only", 2),
+            (FLAG_ENCRYPTED | LZ4_ENCRYPTED, 0) => {
+                unknown(6, "the flag of encryption on a group with records only", self.flags)
+            }
             (FLAG_CLOSED, _) => unknown(6, "the flag of an orderly close on a marker only", 1),
-            (flags, _) => unknown(6, "the flags 0, 1 (closed in order) or 2 (compressed)", flags),
+            (flags, _) => {
+                let known =
+                    "the flags 0, 1 (closed in order), 2 (compressed), 4 (encrypted) or 6 (both)";
+                unknown(6, known, flags)
+            }
         }
     }
 
@@ -404,9 +427,12 @@ mod tests {
             Err(GroupRefusal::Unknown { offset, found, .. }) => (offset, found),
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(GroupHeader { flags: 4, ..header() }), (6, "4".into()));
-        let marker = GroupHeader { flags: FLAG_LZ4, count: 0, ..header() };
-        assert_eq!(refused(marker), (6, "2".into()));
+        assert_eq!(refused(GroupHeader { flags: 8, ..header() }), (6, "8".into()));
+        assert_eq!(refused(GroupHeader { flags: 5, ..header() }), (6, "5".into()));
+        for flags in [FLAG_LZ4, FLAG_ENCRYPTED, FLAG_LZ4 | FLAG_ENCRYPTED] {
+            let marker = GroupHeader { flags, count: 0, ..header() };
+            assert_eq!(refused(marker), (6, flags.to_string()));
+        }
         assert_eq!(refused(GroupHeader { flags: FLAG_CLOSED, ..header() }), (6, "1".into()));
         let mut bytes = header().encode(5);
         bytes[4] = 0;

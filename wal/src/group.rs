@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::{ALIGNMENT_MAX, Buffer};
-use crate::frame::{FLAG_LZ4, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, len_on_disk};
+use crate::envelope::{Bound, ENVELOPE_LEN, Encryption, encrypt};
+use crate::frame::{
+    FLAG_ENCRYPTED, FLAG_LZ4, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, len_on_disk,
+};
 use crate::parts::{self, Checksums, PART_LEN};
 use crate::record::{
     FORM_AT, Framing, Kind, RECORD_HEADER_LEN, Record, Refusal, encode_header,
@@ -129,9 +132,10 @@ impl Pending {
         self.buffer.len()
     }
 
-    /// Bytes that it takes on the disk if it is not compressed.
-    pub(crate) fn len_on_disk(&self) -> u64 {
-        len_on_disk(u32::try_from(self.records_len()).expect("a group fits into a segment"))
+    /// Bytes that it takes on the disk if it is not compressed, with so many `more` in its body.
+    pub(crate) fn len_on_disk(&self, more: usize) -> u64 {
+        let body_len = self.records_len() + more;
+        len_on_disk(u32::try_from(body_len).expect("a group fits into a segment"))
     }
 
     /// Gives the group its place: fills in the header and pads to whole blocks.
@@ -139,14 +143,14 @@ impl Pending {
         let records_len = self.records_len();
         let header = self.header(&place, self.buffer.len(), self.crc.clone().finalize());
         finish(&mut self.buffer, &header, log_id);
-        Group { header, records_len, bytes: Arc::new(self.buffer), compressed: None }
+        Group { header, records_len, bytes: Arc::new(self.buffer), encoded: None }
     }
 
     /// The same, compressed into `buffer` if that is worth it.
     pub(crate) fn seal_compressed(self, log_id: u64, place: Place, buffer: Buffer) -> Group {
         let raw_crc = self.crc.clone().finalize();
         let records = &self.buffer[GROUP_HEADER_LEN..];
-        let Some(mut buffer) = encoding::compress(records, raw_crc, buffer) else {
+        let Some(mut buffer) = encoding::compress(records, raw_crc, buffer, 0) else {
             return self.seal(log_id, place);
         };
         let body_crc = crc32fast::hash(&buffer[GROUP_HEADER_LEN..]);
@@ -157,7 +161,43 @@ impl Pending {
             header,
             records_len: records.len(),
             bytes: Arc::new(self.buffer),
-            compressed: Some(Arc::new(buffer)),
+            encoded: Some(Arc::new(buffer)),
+        }
+    }
+
+    /// The same, encrypted into `buffer`, and compressed before if it may be and that is worth it.
+    pub(crate) fn seal_encrypted(
+        self,
+        log_id: u64,
+        place: Place,
+        mut buffer: Buffer,
+        compress: bool,
+        by: &Encryption,
+    ) -> Group {
+        let records = &self.buffer[GROUP_HEADER_LEN..];
+        let compressed = compress.then(|| {
+            let buffer = std::mem::replace(&mut buffer, Buffer::with_capacity(0));
+            encoding::compress(records, self.crc.clone().finalize(), buffer, ENVELOPE_LEN)
+        });
+        let mut flags = place.flags | FLAG_ENCRYPTED;
+        if let Some(compressed) = compressed.flatten() {
+            flags |= FLAG_LZ4;
+            buffer = compressed;
+        } else {
+            buffer.clear();
+            buffer.resize(GROUP_HEADER_LEN + ENVELOPE_LEN);
+            buffer.extend(records);
+        }
+        let (first, count) = (self.first, self.count);
+        encrypt(&mut buffer, by, &Bound { log_id, flags, first, count });
+        let body_crc = crc32fast::hash(&buffer[GROUP_HEADER_LEN..]);
+        let header = self.header(&Place { flags, ..place }, buffer.len(), body_crc);
+        finish(&mut buffer, &header, log_id);
+        Group {
+            header,
+            records_len: records.len(),
+            bytes: Arc::new(self.buffer),
+            encoded: Some(Arc::new(buffer)),
         }
     }
 
@@ -199,10 +239,10 @@ pub(crate) struct Group {
     pub header: GroupHeader,
     /// Bytes of its records.
     records_len: usize,
-    /// Room for the header, then the records; unless they are compressed, the whole group, padded.
+    /// Room for the header, then the records; unless they are encoded, the whole group, padded.
     pub bytes: Arc<Buffer>,
-    /// The whole group, padded, if its records are compressed and it is on its way to the disk.
-    pub compressed: Option<Arc<Buffer>>,
+    /// The whole group, padded, if its records are compressed or encrypted and it is on its way to the disk.
+    pub encoded: Option<Arc<Buffer>>,
 }
 
 impl Group {
@@ -218,7 +258,7 @@ impl Group {
 
     /// What is to be written.
     pub(crate) fn on_disk(&self) -> &Arc<Buffer> {
-        self.compressed.as_ref().unwrap_or(&self.bytes)
+        self.encoded.as_ref().unwrap_or(&self.bytes)
     }
 
     /// The same records as a group without a place, to be written elsewhere.
@@ -272,9 +312,11 @@ pub(crate) fn check_records(body: &[u8], count: u32) -> Result<(), GroupRefusal>
 ///
 /// [`GroupRefusal::BodyChecksum`], or [`GroupRefusal::Part`].
 pub(crate) fn check_body(header: &GroupHeader, body: &[u8]) -> Result<(), GroupRefusal> {
-    header.check_body(body).map_err(|refusal| match header.is_compressed() {
-        false => damaged_part(header, body).unwrap_or(refusal),
-        true => refusal,
+    header.check_body(body).map_err(|refusal| {
+        match header.is_compressed() || header.is_encrypted() {
+            false => damaged_part(header, body).unwrap_or(refusal),
+            true => refusal,
+        }
     })
 }
 

@@ -38,6 +38,8 @@
 //! An event loop opens the log with [`Options::events`] and drives it by [`Wal::pump`] whenever
 //! [`Wal::completion_fd`] is readable. `examples/futures.rs` runs a thousand writers on one thread.
 //!
+//! [`Options::encryption`] has groups encrypted at rest, by a [`Cipher`] of the program's own.
+//!
 //! A process with many logs opens them on one [`SharedDisk`](disk::SharedDisk): they share a
 //! ring and the thread that prepares segments, fairly.
 
@@ -49,6 +51,7 @@ pub mod disk;
 mod drive;
 mod dump;
 mod encoding;
+mod envelope;
 mod error;
 mod examination;
 mod footer;
@@ -56,6 +59,7 @@ pub mod frame;
 mod group;
 mod histogram;
 mod housekeeping;
+mod keyring;
 mod notifier;
 mod options;
 mod pacing;
@@ -88,6 +92,7 @@ pub use dump::inspect_segment;
 pub use error::{Error, Result};
 pub use histogram::Histogram;
 pub use housekeeping::Housekeeper;
+pub use keyring::{Cipher, KeyId, Keyring, NONCE_LEN, TAG_LEN};
 pub use options::Options;
 pub use reader::{Reader, Records};
 pub use recovery::{Recovery, Tail};

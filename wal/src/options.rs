@@ -2,10 +2,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::frame::BLOCK_LEN;
+use crate::envelope::ENVELOPE_LEN;
+use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN};
 use crate::parts;
 use crate::record::{PAYLOAD_LEN_MAX, RECORD_HEADER_LEN};
-use crate::{Error, Result, SpareDirectory};
+use crate::{Error, Keyring, Result, SpareDirectory};
 
 /// Settings of a log. The defaults suit a server with an NVMe disk.
 #[derive(Clone, Debug)]
@@ -48,6 +49,10 @@ pub struct Options {
     /// by whoever submits a group, while the log is locked: it costs processor time to save bytes on the disk. A
     /// log is read whatever this says. Default false.
     pub compress: bool,
+    /// The keys that groups are encrypted with, and read with. Without them a log that was encrypted is not
+    /// opened, or not read as far back: [`Error::KeyMissing`]. Headers, footers, positions and sizes are
+    /// never encrypted. Default none.
+    pub encryption: Option<Keyring>,
     /// The identity given to a log that is created; drawn anew by default.
     pub new_log_id: u64,
 }
@@ -68,6 +73,7 @@ impl Default for Options {
             spare: None,
             stall_millis: 0,
             compress: false,
+            encryption: None,
             new_log_id: RandomState::new().hash_one(std::process::id()) | 1,
         }
     }
@@ -111,9 +117,15 @@ impl Options {
         Ok(())
     }
 
+    /// Bytes that a group's body may have beside its records.
+    pub(crate) fn envelope_len(&self) -> usize {
+        if self.encryption.is_some() { ENVELOPE_LEN } else { 0 }
+    }
+
     /// The largest payload that fits into a segment of this size, in bytes.
     pub fn payload_len_max(&self) -> usize {
-        // The segment's header and footer, a group header and the padding behind the record.
+        // The segment's header and footer, what stands before a group's records, and the padding behind them.
+        const _: () = assert!(GROUP_HEADER_LEN + ENVELOPE_LEN < 4096, "that is less than a block");
         let overhead = 3 * BLOCK_LEN;
         let room = usize::try_from(self.segment_size - overhead).unwrap_or(usize::MAX);
         // A payload in parts has their checksums behind it.

@@ -3,6 +3,7 @@
 //! The plan runs ahead of the disk, so that an append is refused for lack of space before it is
 //! accepted, and never after. It is a few numbers, cheap to copy: a batch is tried on a copy first.
 
+use crate::Options;
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN};
 
 /// Where a record goes.
@@ -27,19 +28,23 @@ pub(crate) struct Plan {
     group_size_max: u64,
     /// Room of an empty segment.
     segment_room: u64,
+    /// Bytes of a group before its records.
+    head_len: u64,
 }
 
 impl Plan {
     /// No group yet, `room` bytes left in the segment.
-    pub(crate) fn new(room: u64, group_size_max: usize, segment_room: u64) -> Self {
-        let group_size_max = u64::try_from(group_size_max).unwrap_or(u64::MAX);
-        Self { group_len: 0, room: room - room % BLOCK_LEN, group_size_max, segment_room }
+    pub(crate) fn new(room: u64, options: &Options, segment_room: u64) -> Self {
+        let group_size_max = u64::try_from(options.group_size_max).unwrap_or(u64::MAX);
+        let head_len = GROUP_HEADER_LEN + options.envelope_len();
+        let head_len = u64::try_from(head_len).expect("small constants");
+        let room = room - room % BLOCK_LEN;
+        Self { group_len: 0, room, group_size_max, segment_room, head_len }
     }
 
     /// Decides where a record of `len` bytes (with its header) goes.
     pub(crate) fn place(&mut self, len: usize) -> Placement {
         let len = u64::try_from(len).expect("it is in memory");
-        let header = u64::try_from(GROUP_HEADER_LEN).expect("a small constant");
         if self.group_len > 0 && self.group_len + len <= self.group_size_max {
             let grown = self.group_len + len;
             let blocks =
@@ -50,8 +55,8 @@ impl Plan {
                 return Placement::Extend;
             }
         }
-        let size = (header + len).next_multiple_of(BLOCK_LEN);
-        self.group_len = header + len;
+        let size = (self.head_len + len).next_multiple_of(BLOCK_LEN);
+        self.group_len = self.head_len + len;
         if size <= self.room {
             self.room -= size;
             return Placement::NewGroup;
@@ -112,7 +117,8 @@ mod tests {
 
     #[test]
     fn fills_groups_then_segments() {
-        let mut plan = Plan::new(8192, 4096, 16384);
+        let options = Options { group_size_max: 4096, ..Options::default() };
+        let mut plan = Plan::new(8192, &options, 16384);
         assert_eq!(plan.place(1000), Placement::NewGroup);
         assert_eq!(plan.place(1000), Placement::Extend);
         assert_eq!(plan.place(3000), Placement::NewGroup, "over the group's size");

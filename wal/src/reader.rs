@@ -3,7 +3,7 @@
 //! Nothing is copied where it can be helped: recent groups are read from the buffers they were
 //! written from, sealed segments from their mapping. Only older groups of the active segment, which is
 //! never mapped, are read from its file, a stretch at a time (see [`crate::ahead`]). Groups that are compressed
-//! on the disk are decompressed into memory of their own.
+//! on the disk are decompressed into memory of their own, and encrypted ones decrypted.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -100,7 +100,8 @@ impl Reader {
     /// # Errors
     ///
     /// [`Error::OutOfRange`] if the position has been trimmed, [`Error::Corruption`] if what stands
-    /// there is damaged, [`Error::Io`] if it cannot be read.
+    /// there is damaged, [`Error::Io`] if it cannot be read, [`Error::KeyMissing`] or [`Error::WrongTag`] if it
+    /// cannot be decrypted.
     pub fn next_records(&mut self) -> Result<Option<Records>> {
         let (source, durable) = {
             let state = self.shared.lock();
@@ -125,7 +126,12 @@ impl Reader {
                     self.read_active(&*file, &header, offset, durable, &path)?;
                 offset += group.len_on_disk();
                 if group.end() > self.next {
-                    break self.decoded(StretchOwner(bytes), body, &group, &path)?;
+                    break self.decoded(
+                        StretchOwner(bytes),
+                        body,
+                        &group,
+                        (header.log_id, &path),
+                    )?;
                 }
             },
         };
@@ -228,10 +234,11 @@ impl Reader {
             let (group, body) = parse(&map, header, offset, path)?;
             offset += group.len_on_disk();
             if group.end() > self.next {
-                self.sealed = Some((in_use.clone(), map.clone(), offset));
                 let end = in_use.end;
-                let owner = MapOwner { map, _in_use: in_use.clone() };
-                let mut records = self.decoded(owner, body, &group, path)?;
+                let owner = MapOwner { map: map.clone(), _in_use: in_use.clone() };
+                let mut records = self.decoded(owner, body, &group, (header.log_id, path))?;
+                // Only now: who gives the key that was missing reads on from here.
+                self.sealed = Some((in_use.clone(), map, offset));
                 records.end = records.end.min(end.unwrap_or(records.end));
                 if records.end <= self.next {
                     return Err(Error::Corruption {
@@ -246,18 +253,23 @@ impl Reader {
         }
     }
 
-    /// The records of a body as it stands on disk: parts of it, or memory of their own if they are compressed.
+    /// The records of a body as it stands on disk: parts of it, or memory of their own if they are compressed or
+    /// encrypted.
     fn decoded(
         &self,
         owner: impl AsRef<[u8]> + Send + Sync + 'static,
         body: Range<usize>,
         header: &GroupHeader,
-        path: &std::path::Path,
+        (log_id, path): (u64, &std::path::Path),
     ) -> Result<Records> {
-        let decoded = match header.decode_body(&owner.as_ref()[body.clone()]) {
+        let bytes = &owner.as_ref()[body.clone()];
+        let decoded = match header.decode_with(log_id, bytes, self.shared.keyring.as_ref()) {
             Ok(Cow::Borrowed(_)) => None,
             Ok(Cow::Owned(records)) => Some(records),
-            Err(refusal) => return Err(damaged(path, header.offset, &refusal)),
+            Err(refusal) => {
+                let error = refusal.not_understood(path, header.offset);
+                return Err(error.unwrap_or_else(|| damaged(path, header.offset, &refusal)));
+            }
         };
         Ok(match decoded {
             None => self.records(owner, body, header),

@@ -27,12 +27,13 @@
 //! left may be on the disk and not in the cache. So nothing is built on what was read before it was
 //! written once more: see [`proof`](crate::proof). That needs no free space.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::{InUse, Start};
 use crate::disk::{Disk, WriteQueue};
+use crate::envelope::{Encryptor, Envelope, try_keys};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
 use crate::proof::{self, Proof, write_now};
@@ -41,7 +42,7 @@ use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::survey::{Survey, arrange, survey};
 use crate::walk::Walk;
 use crate::window::Window;
-use crate::{Error, Lsn, Options, Result, canary, preparer};
+use crate::{Error, KeyId, Lsn, Options, Result, canary, preparer};
 
 /// What opening a log found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,10 @@ pub(crate) struct Scan {
     pub closed: bool,
     /// Why there is no valid group at `end_offset`; none at the end of the segment.
     pub refusal: Option<GroupRefusal>,
+    /// The last group that is encrypted with each key.
+    pub encrypted: BTreeMap<KeyId, GroupHeader>,
+    /// How many groups are encrypted.
+    pub encrypted_groups: usize,
     /// Whether something of this incarnation stands at or behind `end_offset`.
     pub residue: bool,
     /// A group behind `end_offset` that claims what is missing there: its offset and claim.
@@ -128,6 +133,8 @@ pub(crate) fn scan(
         claimed: Lsn(0),
         unclaimed_offset: GROUPS_START,
         closed: false,
+        encrypted: BTreeMap::new(),
+        encrypted_groups: 0,
         refusal: None,
         residue: false,
         claim: None,
@@ -142,6 +149,10 @@ pub(crate) fn scan(
             Ok(group) => {
                 if group.count > 0 {
                     scan.offsets.push((scan.next, scan.end_offset));
+                }
+                if let Some(envelope) = Envelope::of(segment, &group, window) {
+                    scan.encrypted.insert(envelope.key, group);
+                    scan.encrypted_groups += 1;
                 }
                 groups.push((group, scan.end_offset));
                 scan.claimed = scan.claimed.max(group.durable);
@@ -206,7 +217,11 @@ fn read_body(
     let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN + body_len);
     let body = bytes.get(GROUP_HEADER_LEN..).unwrap_or(&[]);
     group::check_body(&group, body)?;
-    group::check_records(&group.decode_body(body)?, group.count)?;
+    match group.is_encrypted() {
+        // What its records are takes the key: see `try_keys`.
+        true => drop(Envelope::decode(body)?),
+        false => group::check_records(&group.decode_body(body)?, group.count)?,
+    }
     Ok(group)
 }
 
@@ -284,6 +299,8 @@ pub(crate) fn recover(
         });
     }
     let (sealed, spares) = arrange(&mut survey, header)?;
+    // Before anything is written.
+    check_keys((&active, &header), &scan, &sealed, options, &mut window)?;
     let last = Lsn(scan.next.0 - 1);
     let trusts = canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE);
     let proof = match trusts {
@@ -319,8 +336,29 @@ pub(crate) fn recover(
         claimed: proof.claimed,
         fence: scan.residue,
         left_behind: if options.spare.is_some() { header.incarnation } else { 0 },
+        encryptor: encryptor(disk, options)?,
     };
     Ok((start, recovery))
+}
+
+/// Sees whether the keys of the log's end are there: it goes on only with them. Those of older groups are asked for
+/// when the groups are read.
+fn check_keys(
+    (active, header): (&Segment, &SegmentHeader),
+    scan: &Scan,
+    sealed: &VecDeque<Arc<InUse>>,
+    options: &Options,
+    window: &mut Window,
+) -> Result<()> {
+    let keyring = options.encryption.as_ref();
+    try_keys(active, header, scan.encrypted.values().copied(), keyring, window)?;
+    let Some(newest) = sealed.back().filter(|_| scan.offsets.is_empty()) else { return Ok(()) };
+    let first = read_loose_group(&newest.segment, &newest.header, GROUPS_START, window).ok();
+    try_keys(&newest.segment, &newest.header, first, keyring, window)
+}
+
+fn encryptor(disk: &dyn Disk, options: &Options) -> Result<Option<Encryptor>> {
+    options.encryption.as_ref().map(|keyring| Encryptor::draw(disk, keyring)).transpose()
 }
 
 /// Free segments of the right length become spares; the others are removed, and so are all of a log with a
@@ -388,6 +426,7 @@ fn create(
         claimed: Lsn(0),
         fence: false,
         left_behind: 0,
+        encryptor: encryptor(disk, options)?,
     };
     Ok((start, recovery))
 }

@@ -3,7 +3,8 @@
 //! The records come from whoever has them: a peer, a backup. What is still known of the place says
 //! whether they are right: a group's header that is whole has the checksum of its body; where the
 //! header is gone too, the next group's chain covers what stood there, if it was one group. Where several
-//! groups are gone with their headers nothing here can judge, and the caller is trusted.
+//! groups are gone with their headers nothing here can judge, and the caller is trusted. Of an encrypted group
+//! the checksum is that of what stands on the disk, so judging it takes its envelope and its key.
 //!
 //! Nothing is written over what is there. The segment is written anew beside the old file, synced, and
 //! takes its name; a crash leaves the one or the other. Readers that hold the old one finish with it.
@@ -13,6 +14,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::core::InUse;
 use crate::disk::{Buffer, File, OpenMode};
+use crate::envelope::{Encryption, Encryptor, Envelope};
 use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
 use crate::group::{Framed, Group, Pending, Place};
 use crate::preparer;
@@ -21,7 +23,7 @@ use crate::segment::{GROUPS_START, Segment, SegmentId};
 use crate::wal::{Shared, Wal};
 use crate::walk::{Gap, Step, Walk};
 use crate::window::Window;
-use crate::{Error, Lsn, Result};
+use crate::{Error, Keyring, Lsn, Result};
 
 /// How the name of a segment ends while it is being written anew.
 const REPLACEMENT: &str = "replacement";
@@ -42,8 +44,17 @@ pub struct Repaired {
 enum Piece {
     /// A sound group, as it is.
     Sound(GroupHeader),
-    /// The records of positions `first` to before `end`, compressed where that is worth it or not.
-    New { first: Lsn, end: Lsn, compress: bool },
+    /// The records of positions `first` to before `end`.
+    New { first: Lsn, end: Lsn, form: Form },
+}
+
+/// How the records that are put back stand in their group.
+#[derive(Clone, Copy)]
+struct Form {
+    /// Whether they are compressed where that is worth it.
+    compress: bool,
+    /// Whether they are encrypted.
+    encrypt: bool,
 }
 
 impl Wal {
@@ -81,12 +92,21 @@ impl Offer<'_> {
     }
 
     /// The same records as a group. It claims nothing: that is always true.
-    fn group(&self, (first, end): (Lsn, Lsn), log_id: u64, place: Place, compress: bool) -> Group {
+    fn group(
+        &self,
+        (first, end): (Lsn, Lsn),
+        log_id: u64,
+        place: Place,
+        compress: bool,
+        encryption: Option<&Encryption>,
+    ) -> Group {
         let mut pending = Pending::new(Buffer::with_capacity(1 << 16), first, false);
         self.framed(first, end).iter().for_each(|record| pending.push(record));
-        match compress {
-            true => pending.seal_compressed(log_id, place, Buffer::with_capacity(0)),
-            false => pending.seal(log_id, place),
+        let buffer = Buffer::with_capacity(0);
+        match encryption {
+            Some(by) => pending.seal_encrypted(log_id, place, buffer, compress, by),
+            None if compress => pending.seal_compressed(log_id, place, buffer),
+            None => pending.seal(log_id, place),
         }
     }
 }
@@ -118,9 +138,14 @@ impl Shared {
             };
             state.core.sealed.iter().filter(touches).cloned().collect()
         };
+        let keyring = self.keyring.as_ref();
+        let encryptor = keyring.map(|keyring| Encryptor::draw(&*self.disk, keyring));
+        let mut encryptor = encryptor.transpose()?;
+        let encrypt = keyring.is_some_and(|keyring| keyring.current().is_some());
         for in_use in sealed {
-            if let Some(pieces) = plan(&in_use, &offer, compress, &mut done)? {
-                self.replace(&in_use, &pieces, &offer)?;
+            let form = Form { compress, encrypt };
+            if let Some(pieces) = plan(&in_use, &offer, form, keyring, &mut done)? {
+                self.replace(&in_use, &pieces, &offer, encryptor.as_mut())?;
             }
         }
         self.scrubber().forget(first, offer.end());
@@ -165,14 +190,20 @@ impl Shared {
     }
 
     /// Writes the segment anew and lets it take the place of the old one.
-    fn replace(&self, in_use: &Arc<InUse>, pieces: &[Piece], offer: &Offer<'_>) -> Result<()> {
+    fn replace(
+        &self,
+        in_use: &Arc<InUse>,
+        pieces: &[Piece],
+        offer: &Offer<'_>,
+        encryptor: Option<&mut Encryptor>,
+    ) -> Result<()> {
         let old = &in_use.segment;
         let path = replacement_of(&old.path);
         match self.disk.remove(&path) {
             Err(error) if !error.is_not_found() => return Err(error),
             _ => {}
         }
-        let written = self.write_anew(&path, in_use, pieces, offer);
+        let written = self.write_anew(&path, in_use, pieces, offer, encryptor);
         let (new, offsets) = written.inspect_err(|_| {
             // Best effort: a left-over is removed when the log is opened.
             let _ = self.disk.remove(&path);
@@ -198,6 +229,7 @@ impl Shared {
         in_use: &InUse,
         pieces: &[Piece],
         offer: &Offer<'_>,
+        mut encryptor: Option<&mut Encryptor>,
     ) -> Result<(Segment, Vec<(Lsn, u64)>)> {
         let header = in_use.header;
         let (old, log_id) = (&in_use.segment, header.log_id);
@@ -211,10 +243,14 @@ impl Shared {
         for piece in pieces {
             let (group, bytes) = match piece {
                 Piece::Sound(group) => again(old, *group, log_id, offset, chain, &mut window),
-                Piece::New { first, end, compress } => {
+                Piece::New { first, end, form } => {
                     let incarnation = header.incarnation;
                     let place = Place { flags: 0, incarnation, offset, durable: Lsn(0), chain };
-                    let group = offer.group((*first, *end), log_id, place, *compress);
+                    // The keyring was asked when this was planned, and does not forget the key in use.
+                    let encryption = encryptor.as_mut().filter(|_| form.encrypt);
+                    let by = encryption.and_then(|encryptor| encryptor.next());
+                    let range = (*first, *end);
+                    let group = offer.group(range, log_id, place, form.compress, by.as_ref());
                     (group.header, group.on_disk().to_vec())
                 }
             };
@@ -246,11 +282,13 @@ impl Shared {
 }
 
 /// What a segment is to hold when it is mended with what is offered; none if nothing in it is damaged. What
-/// is put back is compressed if the log is, or what stands there: it has to fit again.
+/// is put back is compressed if the log is, or what stands there: it has to fit again. It is encrypted if what stood
+/// there was, or where that is not known, if the log is, or what stands before it.
 fn plan(
     in_use: &InUse,
     offer: &Offer<'_>,
-    mut compress: bool,
+    form: Form,
+    keyring: Option<&Keyring>,
     done: &mut Repaired,
 ) -> Result<Option<Vec<Piece>>> {
     let (segment, header) = (&in_use.segment, &in_use.header);
@@ -260,10 +298,12 @@ fn plan(
     let mut pieces = Vec::new();
     let mut is_damaged = false;
     let mut chain = header.chain;
+    let Form { mut compress, mut encrypt } = form;
     while let Some(step) = walk.step(segment, header, end, &mut window) {
         match step {
             Step::Group(group) => {
                 compress |= group.is_compressed();
+                encrypt |= group.is_encrypted();
                 pieces.push(Piece::Sound(group));
             }
             Step::Gap(gap) => {
@@ -273,14 +313,19 @@ fn plan(
                     let last = offer.end().0.saturating_sub(1);
                     return Err(Error::OutOfRange { lsn, first: offer.first.0, last });
                 }
-                let proven = judge(&gap, chain, offer)?;
+                let encrypt = gap.group.map_or(encrypt, |group| group.is_encrypted());
+                if first < behind && encrypt && !form.encrypt {
+                    return Err(unencrypted(segment, &gap));
+                }
+                let proven = judge(&gap, chain, offer, in_use, keyring)?;
                 is_damaged = true;
                 done.places += 1;
                 done.records += behind.0 - first.0;
                 done.proven += if proven { behind.0 - first.0 } else { 0 };
                 if first < behind {
                     compress |= gap.group.is_some_and(|group| group.is_compressed());
-                    pieces.push(Piece::New { first, end: behind, compress });
+                    let form = Form { compress, encrypt };
+                    pieces.push(Piece::New { first, end: behind, form });
                 }
             }
         }
@@ -289,17 +334,37 @@ fn plan(
     Ok(is_damaged.then_some(pieces))
 }
 
+/// What was encrypted is not put back for everybody to read.
+fn unencrypted(segment: &Segment, gap: &Gap) -> Error {
+    Error::InvalidOption {
+        reason: format!(
+            "{} is encrypted at offset {}, and there is no key to encrypt with what is put back: open the log \
+             with a keyring that has one",
+            segment.path.display(),
+            gap.offset
+        ),
+    }
+}
+
 /// Whether what is offered is proven to be what stood in the gap, which followed a group with this
 /// chain.
 ///
 /// # Errors
 ///
-/// [`Error::Mismatch`] if it is proven not to be.
-fn judge(gap: &Gap, chain: u64, offer: &Offer<'_>) -> Result<bool> {
-    let sealed = |compress| {
+/// [`Error::Mismatch`] if it is proven not to be, [`Error::KeyMissing`] if that takes a key that is not there.
+fn judge(
+    gap: &Gap,
+    chain: u64,
+    offer: &Offer<'_>,
+    in_use: &InUse,
+    keyring: Option<&Keyring>,
+) -> Result<bool> {
+    let encrypted = |compress, by: Option<&Encryption>| {
         let place = Place { flags: 0, incarnation: 0, offset: gap.offset, durable: Lsn(0), chain };
-        offer.group((gap.first, gap.end), 0, place, compress).header
+        let log_id = in_use.header.log_id;
+        offer.group((gap.first, gap.end), log_id, place, compress, by).header
     };
+    let sealed = |compress| encrypted(compress, None);
     let raw = sealed(false);
     let Some(group) = &gap.group else {
         // One group, and perhaps a marker behind it or before it: then the chain tells.
@@ -319,6 +384,11 @@ fn judge(gap: &Gap, chain: u64, offer: &Offer<'_>) -> Result<bool> {
     if group.end() > gap.end {
         return Ok(false);
     }
+    if group.is_encrypted() {
+        return judge_encrypted(gap, group, in_use, keyring, |by| {
+            encrypted(group.is_compressed(), Some(by))
+        });
+    }
     // Another compressor may make another block of the same records: the preamble tells, if it is whole.
     let expected = match (group.is_compressed(), gap.preamble) {
         (false, _) => (group.body_len, group.body_crc),
@@ -331,11 +401,38 @@ fn judge(gap: &Gap, chain: u64, offer: &Offer<'_>) -> Result<bool> {
     if expected == (raw.body_len, raw.body_crc) {
         return Ok(true);
     }
-    Err(Error::Mismatch {
+    Err(mismatch(gap, expected, &raw))
+}
+
+/// The same for an encrypted group. The envelope says how what stood there was encrypted: what is offered, done
+/// `again` and written nowhere, tells.
+fn judge_encrypted(
+    gap: &Gap,
+    group: &GroupHeader,
+    in_use: &InUse,
+    keyring: Option<&Keyring>,
+    again: impl Fn(&Encryption) -> GroupHeader,
+) -> Result<bool> {
+    let Some(Envelope { key, nonce }) = gap.envelope else { return Ok(false) };
+    let Some(cipher) = keyring.and_then(|keyring| keyring.cipher(key)) else {
+        let (path, offset) = (in_use.segment.path.clone(), gap.offset);
+        return Err(Error::KeyMissing { path, offset, key: key.0 });
+    };
+    let again = again(&Encryption { key, cipher, nonce });
+    let is_same = (again.body_len, again.body_crc) == (group.body_len, group.body_crc);
+    match is_same || group.is_compressed() {
+        // Another compressor may make another block: then nothing is proven, either way.
+        true => Ok(is_same),
+        false => Err(mismatch(gap, (group.body_len, group.body_crc), &again)),
+    }
+}
+
+fn mismatch(gap: &Gap, expected: (u32, u32), found: &GroupHeader) -> Error {
+    Error::Mismatch {
         lsn: gap.first.0,
         expected: format!("{} bytes, checksum {:#010x}", expected.0, expected.1),
-        found: format!("{} bytes, checksum {:#010x}", raw.body_len, raw.body_crc),
-    })
+        found: format!("{} bytes, checksum {:#010x}", found.body_len, found.body_crc),
+    }
 }
 
 /// A sound group at another place: its header and its bytes, padded.

@@ -15,6 +15,9 @@ pub struct Verification {
     pub segments: usize,
     /// Groups with records, all of whose checksums are right.
     pub groups: usize,
+    /// How many of them are encrypted: it takes their key to say that their records are in order, and no key is
+    /// asked for here.
+    pub encrypted: usize,
     /// Sealed segments whose footer is whole and agrees with their groups. A log needs none.
     pub footers: usize,
     /// First position held; 0 in an empty directory.
@@ -39,6 +42,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
     let mut report = Verification {
         segments: 0,
         groups: 0,
+        encrypted: 0,
         footers: 0,
         first: Lsn(0),
         last: Lsn(0),
@@ -48,6 +52,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Verification> {
     let Some(found) = examine(disk, dir)? else { return Ok(report) };
     report.segments = found.parts.len();
     report.groups = found.groups;
+    report.encrypted = found.encrypted;
     report.footers = found.footers;
     if let (Some(oldest), Some(newest)) = (found.parts.first(), found.parts.last()) {
         report.first = oldest.header.first;

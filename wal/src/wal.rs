@@ -23,7 +23,7 @@ use crate::segment::SegmentId;
 use crate::spare::{self, SpareDirectory};
 use crate::sync::{Mutex, MutexGuard};
 use crate::waiters::Waiters;
-use crate::{Error, Lsn, Options, Result, Stats, canary};
+use crate::{Error, Keyring, Lsn, Options, Result, Stats, canary};
 
 /// The file whose lock a log holds.
 pub(crate) const LOCK_FILE: &str = "LOCK";
@@ -87,6 +87,8 @@ pub(crate) struct Shared {
     /// Released when the log is closed: those of its own directory, and of the spare one.
     pub(crate) locks: Mutex<Vec<Box<dyn Lock>>>,
     bounds: Bounds,
+    /// What encrypted groups are read with.
+    pub(crate) keyring: Option<Keyring>,
 }
 
 /// What the lock protects.
@@ -132,8 +134,9 @@ impl Wal {
     /// # Errors
     ///
     /// [`Error::Locked`] if it is in use, [`Error::Corruption`] if records are damaged that were
-    /// acknowledged, [`Error::FormatVersion`] or [`Error::Foreign`] if it is not ours to read, and
-    /// [`Error::Io`].
+    /// acknowledged, [`Error::FormatVersion`] or [`Error::Foreign`] if it is not ours to read,
+    /// [`Error::KeyMissing`] or [`Error::WrongTag`] if its end is encrypted and [`Options::encryption`] does not have
+    /// the key, and [`Error::Io`].
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<(Wal, Recovery)> {
         options.validate()?;
         disk.create_dir_all(dir)?;
@@ -161,7 +164,7 @@ impl Wal {
             depth_max = depth_max.min(options.depth_max);
         }
         let background = options.background;
-        let bounds = Bounds::new(&options);
+        let (bounds, keyring) = (Bounds::new(&options), options.encryption.clone());
         let (spare, watches) = (options.spare.clone(), background && options.stall_millis > 0);
         let core = Core::new(options, depth_max, start);
         let shared = Arc::new(Shared {
@@ -191,6 +194,7 @@ impl Wal {
             unsure: Mutex::new(Vec::new()),
             locks: Mutex::new(locks),
             bounds,
+            keyring,
         });
         if background {
             shared.disk.housekeeper().unwrap_or_default().keep(&shared)?;

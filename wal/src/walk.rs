@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use crate::encoding::{PREAMBLE_LEN, Preamble};
+use crate::envelope::Envelope;
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::recovery::{read_group, read_loose_group};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader};
@@ -44,8 +45,10 @@ pub(crate) struct Gap {
     pub end: Lsn,
     /// The header of the group that stood there, if it is whole: then its body is damaged.
     pub group: Option<GroupHeader>,
-    /// What the records of that group were, if they were compressed and that is whole.
+    /// What the records of that group were, if they were compressed, not encrypted, and that is whole.
     pub preamble: Option<Preamble>,
+    /// With what it was encrypted, if it was and that is whole.
+    pub envelope: Option<Envelope>,
     /// The chain behind it, if something sound stands there.
     pub chain_after: Option<u64>,
     /// Why there is no group.
@@ -119,6 +122,7 @@ impl Walk {
             end,
             group: None,
             preamble: None,
+            envelope: None,
             chain_after: None,
             refusal,
         };
@@ -129,6 +133,7 @@ impl Walk {
             gap.chain_after = Some(self.chain);
             gap.group = Some(group);
             gap.preamble = preamble(segment, &group, window);
+            gap.envelope = Envelope::of(segment, &group, window);
             return gap;
         }
         let mut offset = before.offset + BLOCK_LEN;
@@ -167,6 +172,7 @@ impl Walk {
 /// What the records of a compressed group were, if that can be read.
 fn preamble(segment: &Segment, group: &GroupHeader, window: &mut Window) -> Option<Preamble> {
     let bytes = window.bytes(segment, group.offset, GROUP_HEADER_LEN + PREAMBLE_LEN);
-    let body = bytes.get(GROUP_HEADER_LEN..).filter(|_| group.is_compressed())?;
+    let body =
+        bytes.get(GROUP_HEADER_LEN..).filter(|_| group.is_compressed() && !group.is_encrypted())?;
     Preamble::decode(body)
 }

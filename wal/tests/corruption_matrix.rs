@@ -22,8 +22,9 @@ use strandline_wal::disk::simulated::SimulatedDisk;
 use strandline_wal::{Tail, Wal};
 
 mod common;
+use common::cipher::keyring;
 use common::small_log::{End, Log, written};
-use common::{DIR, options, set_compress};
+use common::{DIR, options, set_compress, set_keyring};
 
 const BLOCK: usize = 4096;
 
@@ -284,6 +285,12 @@ fn every_eleventh_byte_of_a_small_compressed_log() {
     every_byte(11);
 }
 
+#[test]
+fn some_bytes_of_a_small_encrypted_log() {
+    set_keyring(Some(keyring(1)));
+    every_byte(101);
+}
+
 fn every_byte(at_least: usize) {
     for end in [End::Closed, End::Idle, End::Killed] {
         let log = written(end);
@@ -315,6 +322,12 @@ fn every_block_and_every_file() {
 #[test]
 fn every_block_and_every_file_of_a_compressed_log() {
     set_compress(true);
+    every_block();
+}
+
+#[test]
+fn every_block_and_every_file_of_an_encrypted_log() {
+    set_keyring(Some(keyring(1)));
     every_block();
 }
 

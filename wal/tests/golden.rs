@@ -7,7 +7,7 @@
 //! are taken anew and the files compared byte for byte. Nothing is drawn: the log's identity is given.
 //!
 //! Beside it lie a log with a large payload, which is in parts, and one of compressed groups. That one is only read: another compressor may write other bytes
-//! of the same records.
+//! of the same records. And one of encrypted groups: its nonces are drawn by the simulated disk, so it is written the same each time, too.
 //!
 //! `cargo test -p strandline-wal --test golden -- --ignored` writes files that are not there yet. It
 //! never writes over one: a changed file needs a new format version.
@@ -19,7 +19,12 @@ use std::sync::Arc;
 
 use strandline_wal::disk::simulated::SimulatedDisk;
 use strandline_wal::disk::{Disk, OpenMode};
-use strandline_wal::{Lsn, Options, Tail, Wal, inspect_segment};
+use strandline_wal::{KeyId, Keyring, Lsn, Options, Tail, Wal, inspect_segment};
+
+#[path = "common/cipher.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod cipher;
+use cipher::Chacha;
 
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1");
 const DIR: &str = "/log";
@@ -28,6 +33,8 @@ const DUMP: &str = "log.txt";
 const IN_PARTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1/parts");
 /// Where the compressed log lies.
 const COMPRESSED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1/compressed");
+/// Where the encrypted log lies.
+const ENCRYPTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/format/v1/encrypted");
 
 fn options() -> Options {
     Options {
@@ -130,6 +137,27 @@ fn written_in_parts() -> Arc<SimulatedDisk> {
     disk
 }
 
+/// A log of groups without encryption, with one key and with the next one, in two lives.
+fn written_encrypted() -> Arc<SimulatedDisk> {
+    let disk = SimulatedDisk::new(1);
+    let keyring = Keyring::for_reading();
+    let options = || Options { encryption: Some(keyring.clone()), ..options() };
+    let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options()).unwrap();
+    append(&wal, 2, 1);
+    for id in [1, 2] {
+        keyring.add(KeyId(id.into()), Chacha::of(id)).unwrap();
+        keyring.encrypt_with(KeyId(id.into())).unwrap();
+        append(&wal, 1, 1);
+        append(&wal, 4, 1);
+    }
+    wal.close().unwrap();
+    drop(wal);
+    let (wal, _) = Wal::open(disk.clone(), Path::new(DIR), options()).unwrap();
+    append(&wal, 2, 1);
+    wal.close().unwrap();
+    disk
+}
+
 /// Every file of the log, as text.
 fn inspected(disk: &Arc<SimulatedDisk>) -> String {
     let mut text = String::new();
@@ -141,7 +169,10 @@ fn inspected(disk: &Arc<SimulatedDisk>) -> String {
 
 /// Every file of the log, as text, and every record.
 fn described(disk: &Arc<SimulatedDisk>) -> String {
-    let (wal, recovery) = Wal::open(disk.fork(1), Path::new(DIR), options()).unwrap();
+    let keyring = Keyring::for_reading();
+    (1..=2).for_each(|id| keyring.add(KeyId(id.into()), Chacha::of(id)).unwrap());
+    let options = Options { encryption: Some(keyring), ..options() };
+    let (wal, recovery) = Wal::open(disk.fork(1), Path::new(DIR), options).unwrap();
     assert!(recovery.closed, "it was closed in order");
     assert_eq!(recovery.tail, Tail::Clean);
     let mut text = inspected(disk);
@@ -192,6 +223,11 @@ fn the_kept_compressed_log_is_read_as_ever() {
     read_as_ever(COMPRESSED);
 }
 
+#[test]
+fn the_kept_encrypted_log_is_read_as_ever() {
+    read_as_ever(ENCRYPTED);
+}
+
 fn read_as_ever(dir: &str) {
     let disk = SimulatedDisk::new(2);
     disk.create_dir_all(Path::new(DIR)).unwrap();
@@ -214,6 +250,7 @@ fn the_same_steps_write_the_same_bytes() {
     assert_eq!(names.len(), kept_files(KEPT).len(), "as many segments as ever");
     written_as_ever(&disk, KEPT);
     written_as_ever(&written_in_parts(), IN_PARTS);
+    written_as_ever(&written_encrypted(), ENCRYPTED);
 }
 
 fn written_as_ever(disk: &SimulatedDisk, dir: &str) {
@@ -234,6 +271,7 @@ fn write_missing() {
     // Spares say nothing here.
     write_missing_of(IN_PARTS, &written_in_parts(), |content| content[6] == 2);
     write_missing_of(COMPRESSED, &written_compressed(), |content| content[6] == 2);
+    write_missing_of(ENCRYPTED, &written_encrypted(), |content| content[6] == 2);
 }
 
 fn write_missing_of(dir: &str, disk: &Arc<SimulatedDisk>, is_kept: fn(&[u8]) -> bool) {

@@ -7,8 +7,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Family, Model, check, flip, misdirect, run, set_compress, work};
+use common::cipher::{Chacha, keyring};
+use common::{Family, Model, check, flip, misdirect, run, set_compress, set_keyring, work};
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
+use strandline_wal::{KeyId, Keyring};
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -20,6 +22,8 @@ fn nothing_acknowledged_is_lost_whatever_the_seed() {
     let (mut acknowledged, mut crashes) = (0, 0);
     for seed in first..first + count {
         set_compress(seed.is_multiple_of(3));
+        let cipher = Chacha::strict(1);
+        set_keyring(seed.is_multiple_of(5).then(|| Keyring::new(KeyId(1), cipher)));
         match run(seed) {
             Ok(outcome) => {
                 acknowledged += outcome.acknowledged;
@@ -40,6 +44,7 @@ fn nothing_acknowledged_is_lost_whatever_the_seed() {
 fn a_seed_runs_the_same_twice() {
     for seed in 1..20 {
         set_compress(seed > 10);
+        set_keyring((seed % 10 > 6).then(|| keyring(1)));
         let once = run(seed).unwrap().event_hash;
         assert_eq!(once, run(seed).unwrap().event_hash, "seed {seed}");
     }
@@ -54,6 +59,12 @@ fn every_fault_at_every_operation_of_a_workload() {
 #[test]
 fn every_fault_at_every_operation_of_a_compressed_workload() {
     set_compress(true);
+    every_fault_at_every_operation();
+}
+
+#[test]
+fn every_fault_at_every_operation_of_an_encrypted_workload() {
+    set_keyring(Some(keyring(1)));
     every_fault_at_every_operation();
 }
 

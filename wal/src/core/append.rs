@@ -36,6 +36,8 @@ pub(crate) struct Bounds {
     group_size_max: usize,
     /// Bytes of a group of several records.
     group_len_max: usize,
+    /// Bytes of a group before its records.
+    head_len: usize,
 }
 
 impl Bounds {
@@ -46,13 +48,13 @@ impl Bounds {
             payload_len_max: options.payload_len_max(),
             group_size_max: options.group_size_max,
             group_len_max: options.group_size_max.min(room),
+            head_len: GROUP_HEADER_LEN + options.envelope_len(),
         }
     }
 
     /// Whether `count` records of `len` bytes together are a group of their own: two such would not share one.
     pub(crate) fn is_whole(&self, count: usize, len: usize) -> bool {
-        len > self.group_size_max / 2
-            && (count == 1 || GROUP_HEADER_LEN + len <= self.group_len_max)
+        len > self.group_size_max / 2 && (count == 1 || self.head_len + len <= self.group_len_max)
     }
 }
 

@@ -114,8 +114,8 @@ impl Core {
 
     fn keep_recent(&mut self, mut group: Group) {
         // Readers are given the records as they were.
-        if let Some(compressed) = group.compressed.take() {
-            self.reuse(compressed);
+        if let Some(encoded) = group.encoded.take() {
+            self.reuse(encoded);
         }
         if !canary::is_on(canary::WATERMARK_STANDS_STILL) {
             let end = group.header.end();

@@ -1,4 +1,4 @@
-//! Room that compression gives back.
+//! How groups are encoded, and the room that compression gives back.
 //!
 //! Where records go is planned when they are appended, by their lengths; how long a group is when it is
 //! compressed is known when it is submitted. What it saves goes back to the plan if that is still in the
@@ -11,18 +11,24 @@ use crate::group::{Group, Pending, Place};
 use crate::plan::Placement;
 
 impl Core {
-    /// Gives a group its place, compressed if the log is. What that saves is given back.
+    /// Gives a group its place, compressed and encrypted if the log is. What is saved is given back.
     pub(super) fn seal(&mut self, group: Pending, place: Place) -> Group {
-        let planned = group.len_on_disk();
-        let group = match self.options.compress {
-            true => {
-                let buffer = self.pool.pop().unwrap_or_else(|| Buffer::with_capacity(0));
-                group.seal_compressed(self.log_id, place, buffer)
-            }
-            false => group.seal(self.log_id, place),
+        let planned = group.len_on_disk(self.options.envelope_len());
+        // Markers have nothing to hide.
+        let is_encrypted = group.count > 0 && self.encryptor.is_some();
+        let encryption = is_encrypted.then(|| self.encryptor.as_mut()?.next()).flatten();
+        let compress = self.options.compress;
+        let group = match encryption {
+            None if !compress => group.seal(self.log_id, place),
+            None => group.seal_compressed(self.log_id, place, self.pooled()),
+            Some(by) => group.seal_encrypted(self.log_id, place, self.pooled(), compress, &by),
         };
         self.give_back(planned - group.header.len_on_disk());
         group
+    }
+
+    fn pooled(&mut self) -> Buffer {
+        self.pool.pop().unwrap_or_else(|| Buffer::with_capacity(0))
     }
 
     /// A group that was submitted takes `len` bytes less of the active segment than was planned.

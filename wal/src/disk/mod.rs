@@ -145,6 +145,16 @@ pub trait Disk: Send + Sync + fmt::Debug {
     }
     /// What this disk needs and bears.
     fn profile(&self) -> Profile;
+    /// Fills `into` with bytes that nobody can foretell and that nobody else is given, also not after a crash: for the
+    /// nonces of what is encrypted. Drawn from the system's source of randomness by default.
+    fn draw(&self, into: &mut [u8]) -> Result<()> {
+        let failed = |error| io_error("getrandom", Path::new(""), 0, error);
+        let count = rustix::rand::getrandom(&mut *into, rustix::rand::GetRandomFlags::empty());
+        match count.map_err(|errno| failed(errno.into()))? == into.len() {
+            true => Ok(()),
+            false => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
     /// A clock that never goes back, from any start. It decides about speed, never about correctness:
     /// when groups go, and what is reported.
     fn now(&self) -> Duration {

@@ -192,6 +192,10 @@ impl Disk for PairedDisk {
         }
     }
 
+    fn draw(&self, into: &mut [u8]) -> Result<()> {
+        self.own.0.draw(into)
+    }
+
     fn now(&self) -> Duration {
         self.own.0.now()
     }

@@ -157,6 +157,10 @@ impl Disk for SharedDisk {
         self.inner.profile()
     }
 
+    fn draw(&self, into: &mut [u8]) -> Result<()> {
+        self.inner.draw(into)
+    }
+
     fn now(&self) -> Duration {
         self.inner.now()
     }

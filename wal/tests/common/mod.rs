@@ -5,6 +5,7 @@
 //! durable survives the next power cut, even if nothing was written in between.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub(crate) mod cipher;
 pub(crate) mod pair;
 pub(crate) mod small_log;
 
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
-use strandline_wal::{Error, Lsn, Options, Wal};
+use strandline_wal::{Error, Keyring, Lsn, Options, Wal};
 
 /// Where the log lives.
 pub(crate) const DIR: &str = "/log";
@@ -56,11 +57,18 @@ thread_local! {
     static DEPTH_MAX: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     /// See [`Options::compress`].
     static COMPRESS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// See [`Options::encryption`].
+    static KEYRING: std::cell::RefCell<Option<Keyring>> = const { std::cell::RefCell::new(None) };
 }
 
 /// Whether the logs of this thread are compressed.
 pub(crate) fn set_compress(compress: bool) {
     COMPRESS.set(compress);
+}
+
+/// The keys of the logs of this thread.
+pub(crate) fn set_keyring(keyring: Option<Keyring>) {
+    KEYRING.set(keyring);
 }
 
 /// Small segments, so that a short workload crosses many of them.
@@ -76,6 +84,7 @@ pub(crate) fn options() -> Options {
         new_log_id: 77,
         depth_max: DEPTH_MAX.get(),
         compress: COMPRESS.get(),
+        encryption: KEYRING.with_borrow(Clone::clone),
         ..Options::default()
     }
 }

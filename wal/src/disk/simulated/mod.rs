@@ -141,6 +141,7 @@ impl SimulatedDisk {
     pub fn fork(&self, seed: u64) -> Arc<SimulatedDisk> {
         let mut state = enter(&self.state).clone();
         state.random = Random::new(seed);
+        state.salts = Random::new(!seed);
         state.end_flights(Fault::PowerCut);
         state.end_process();
         state.queues.clear();

@@ -178,6 +178,11 @@ impl Disk for SimulatedDisk {
         Ok(Box::new(SimulatedQueue::new(&self.state)))
     }
 
+    fn draw(&self, into: &mut [u8]) -> Result<()> {
+        enter(&self.state).salts.fill(into);
+        Ok(())
+    }
+
     fn now(&self) -> Duration {
         EVENT_TIME * enter(&self.state).events
     }

@@ -40,6 +40,8 @@ pub(super) fn enter(shared: &Shared) -> MutexGuard<'_, State> {
 pub(super) struct State {
     /// Every draw of this disk.
     pub(super) random: Random,
+    /// What [`Disk::draw`](crate::disk::Disk::draw) gives, apart, so that it changes no other draw.
+    pub(super) salts: Random,
     /// What a power cut leaves.
     pub(super) survival: Survival,
     /// Directories and names.
@@ -88,6 +90,7 @@ impl State {
         let survival = Survival::draw(&mut random);
         State {
             random,
+            salts: Random::new(!seed),
             survival,
             names: Names::default(),
             files: BTreeMap::new(),
