@@ -11,6 +11,7 @@
 //! is used up, the remaining choices are all 0.
 
 mod choices;
+mod cipher;
 mod damage;
 mod entry;
 mod log_model;

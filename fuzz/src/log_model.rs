@@ -12,7 +12,7 @@ use strandline_wal::disk::SimulatedDisk;
 use strandline_wal::disk::simulated::{Fault, Survival};
 use strandline_wal::{Error, Lsn, Options, Reader, Result, Wal};
 
-use crate::Choices;
+use crate::{Choices, cipher};
 
 const DIR: &str = "/log";
 
@@ -47,6 +47,8 @@ struct Run<'a> {
     disk: Arc<SimulatedDisk>,
     /// Whether groups are compressed.
     compress: bool,
+    /// Whether they are encrypted.
+    encrypt: bool,
     wal: Wal,
     model: Model,
     /// A reader that is left behind.
@@ -60,12 +62,13 @@ pub(crate) fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let seed = choices.any::<u8>();
     let disk = SimulatedDisk::new(seed.into());
-    let compress = seed % 4 == 3;
+    let (compress, encrypt) = (seed % 4 == 3, seed % 16 > 12);
     disk.set_stepped(choices.any());
-    let wal = open(&disk, compress).expect("a new log opens");
+    let wal = open(&disk, compress, encrypt).expect("a new log opens");
     let branches = vec![Vec::new()];
     let model = Model { branches, acknowledged: 0, fork: 0, trimmed: 0, number: 0 };
-    let mut run = Run { choices, disk, compress, wal, model, reader: None, may_hide: false };
+    let mut run =
+        Run { choices, disk, compress, encrypt, wal, model, reader: None, may_hide: false };
     for _ in 0..STEPS_MAX {
         if run.choices.is_empty() {
             break;
@@ -81,9 +84,10 @@ pub(crate) fn run(input: &[u8]) {
     run.compare();
 }
 
-fn open(disk: &Arc<SimulatedDisk>, compress: bool) -> Result<Wal> {
+fn open(disk: &Arc<SimulatedDisk>, compress: bool, encrypt: bool) -> Result<Wal> {
     let options = Options {
         compress,
+        encryption: encrypt.then(cipher::encrypting),
         segment_size: 64 << 10,
         spares: 1,
         group_size_max: 8 << 10,
@@ -263,7 +267,7 @@ impl Run<'_> {
             self.compare();
             return Ok(());
         }
-        self.wal = open(&self.disk, self.compress)?;
+        self.wal = open(&self.disk, self.compress, self.encrypt)?;
         self.compare_present()
     }
 
@@ -342,7 +346,8 @@ impl Run<'_> {
         self.disk.clear_faults();
         self.disk.set_full(false);
         self.reader = None;
-        self.wal = open(&self.disk, self.compress).expect("a log without damage opens");
+        self.wal =
+            open(&self.disk, self.compress, self.encrypt).expect("a log without damage opens");
         let found = read(&self.wal).expect("a log without damage can be read");
         let first = position(self.wal.first());
         let last = position(self.wal.last());

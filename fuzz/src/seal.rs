@@ -18,6 +18,9 @@ const PART_LEN: usize = 64 << 10;
 /// Flags of a group whose records are compressed, and the bytes of what stands before the block then.
 const COMPRESSED: u8 = 2;
 const PREAMBLE_LEN: usize = 16;
+/// Flag of a group whose body is encrypted, and the bytes before the checksum of what stands before it then.
+const ENCRYPTED: u8 = 4;
+const ENVELOPE_CRC_AT: usize = 36;
 
 /// CRC-32 over several slices.
 fn crc(parts: &[&[u8]]) -> [u8; 4] {
@@ -63,12 +66,20 @@ pub(crate) fn group(bytes: &mut [u8], log_id: u64) {
     if let Some(body) = rest.get_mut(..u32_at(header, 36)) {
         match header[6] {
             COMPRESSED => preamble(body),
+            flags if flags & ENCRYPTED != 0 => envelope(body),
             _ => records(body),
         }
         header[56..60].copy_from_slice(&crc(&[body]));
     }
     let sum = crc(&[&log_id.to_le_bytes(), &header[..HEADER_CRC_AT]]);
     header[HEADER_CRC_AT..].copy_from_slice(&sum);
+}
+
+/// Writes the checksum of what stands before an encrypted body. The tag is left: no checksum makes it right.
+fn envelope(body: &mut [u8]) {
+    let Some(envelope) = body.first_chunk_mut::<{ ENVELOPE_CRC_AT + 4 }>() else { return };
+    let sum = crc(&[&envelope[..ENVELOPE_CRC_AT]]);
+    envelope[ENVELOPE_CRC_AT..].copy_from_slice(&sum);
 }
 
 /// Writes the checksum of what stands before a compressed block. That of the records is left: who changed
@@ -181,11 +192,13 @@ mod tests {
         type Case = (Vec<u8>, fn(&mut [u8]), usize);
         let truncated = crate::segment::truncated().first_segment();
         let compressed = crate::segment::compressed().first_segment();
+        let encrypted = crate::segment::encrypted().first_segment();
         let in_parts = crate::seeds::record_in_parts(&[3; 140_000]);
-        let files: [Case; 9] = [
+        let files: [Case; 10] = [
             (crate::segment::short().first_segment(), segment, HEADER_CRC_AT),
             (truncated.clone(), segment, truncated.len() - BLOCK_LEN + HEADER_CRC_AT),
             (compressed, segment, BLOCK_LEN + HEADER_LEN + 12),
+            (encrypted, segment, BLOCK_LEN + HEADER_LEN + ENVELOPE_CRC_AT),
             (crate::manifest::sample(".table"), table, 28),
             (crate::manifest::sample("MANIFEST-"), manifest, 36),
             (in_parts.clone(), records, 4),

@@ -69,10 +69,13 @@ fn records() -> Vec<Vec<u8>> {
     for word in [log_id, 1, 1, 0, 65536, 0, 0] {
         segment.extend_from_slice(&word.to_le_bytes());
     }
-    let file = crate::segment::compressed().first_segment();
-    let body_len = u32::from_le_bytes(*file[4096 + 36..].first_chunk().expect("a whole segment"));
-    let end = 4096 + 64 + usize::try_from(body_len).expect("a short body");
-    let compressed = after(&log_id.to_le_bytes(), &file[4096..end]);
+    let first_group = |file: Vec<u8>| {
+        let len = u32::from_le_bytes(*file[4096 + 36..].first_chunk().expect("a whole segment"));
+        let end = 4096 + 64 + usize::try_from(len).expect("a short body");
+        after(&log_id.to_le_bytes(), &file[4096..end])
+    };
+    let compressed = first_group(crate::segment::compressed().first_segment());
+    let encrypted = first_group(crate::segment::encrypted().first_segment());
     vec![
         after(&[0, 0], &body),
         after(&[0, 1], &body),
@@ -82,6 +85,8 @@ fn records() -> Vec<Vec<u8>> {
         after(&[1, 0], &compressed),
         after(&[1, 1], &compressed),
         after(&[0, 1], &[record_in_parts(&[7; 70_000]), record(b"behind it")].concat()),
+        after(&[1, 0], &encrypted),
+        after(&[1, 1], &encrypted),
     ]
 }
 
@@ -97,8 +102,12 @@ fn segments() -> Vec<Vec<u8>> {
     let compressed = crate::segment::compressed().first_segment();
     let end = compressed.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
     inputs.extend([after(&[0, 0], &compressed[..end]), after(&[0, 1], &compressed[..end])]);
-    // The last of the good logs is the compressed one.
+    // The last two of the good logs are the compressed one and the encrypted one.
     inputs.extend(programs(6, 60).into_iter().map(|program| after(&[5], &program)));
+    let encrypted = crate::segment::encrypted().first_segment();
+    let end = encrypted.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    inputs.extend([after(&[0, 0], &encrypted[..end]), after(&[0, 1], &encrypted[..end])]);
+    inputs.extend(programs(6, 60).into_iter().map(|program| after(&[6], &program)));
     inputs
 }
 

@@ -13,7 +13,7 @@ use strandline_wal::frame::GroupHeader;
 use strandline_wal::{Error, Lsn, Options, SegmentHeader, Wal, inspect_segment, verify};
 
 use crate::damage::{Damage, edit};
-use crate::{Choices, seal};
+use crate::{Choices, cipher, seal};
 
 const DIR: &str = "/log";
 const SEGMENT_LEN: usize = 64 << 10;
@@ -117,7 +117,8 @@ fn visit(disk: &Arc<SimulatedDisk>) -> Option<(Records, bool)> {
         assert_eq!(last, recovery.last, "both read as far");
     }
     assert!(
-        end.is_none() || verified.is_none_or(|verified| !verified.damages.is_empty()),
+        end.as_ref().is_none_or(|end| end.takes_a_key)
+            || verified.is_none_or(|verified| !verified.damages.is_empty()),
         "damage is seen by who looks for it: {end:?}"
     );
     let last = wal.last();
@@ -138,21 +139,39 @@ fn open(disk: &Arc<SimulatedDisk>) -> strandline_wal::Result<(Wal, strandline_wa
     Wal::open(Arc::clone(disk) as _, Path::new(DIR), options())
 }
 
+/// Why not everything was read.
+#[derive(Debug)]
+struct End {
+    /// For people only.
+    _error: String,
+    /// Whether only who decrypts can say so: a verification cannot.
+    takes_a_key: bool,
+}
+
 /// All records up to the end, or up to an error, which is then told.
-fn read(wal: &Wal) -> (Vec<(Lsn, Vec<u8>)>, Option<String>) {
+fn read(wal: &Wal) -> (Vec<(Lsn, Vec<u8>)>, Option<End>) {
     let mut records: Vec<(Lsn, Vec<u8>)> = Vec::new();
     let mut reader = wal.reader(wal.first());
     loop {
         let some = match reader.next_records() {
             Ok(Some(some)) => some,
             Ok(None) => return (records, None),
-            Err(error) => return (records, Some(error.to_string())),
+            Err(error) => {
+                let takes_a_key =
+                    matches!(error, Error::KeyMissing { .. } | Error::WrongTag { .. });
+                return (records, Some(End { _error: error.to_string(), takes_a_key }));
+            }
         };
         for record in some.iter() {
             match record {
                 Ok((lsn, record)) => records.push((lsn, record.payload.to_vec())),
                 // Only a forged group has a right checksum over records that are none.
-                Err(refusal) => return (records, Some(refusal.to_string())),
+                Err(refusal) => {
+                    return (
+                        records,
+                        Some(End { _error: refusal.to_string(), takes_a_key: false }),
+                    );
+                }
             }
         }
     }
@@ -164,6 +183,7 @@ fn options() -> Options {
         spares: 1,
         background: false,
         new_log_id: LOG_ID,
+        encryption: Some(cipher::reading()),
         ..Options::default()
     }
 }
@@ -192,7 +212,7 @@ pub(crate) fn replace(disk: &SimulatedDisk, path: &Path, bytes: &[u8]) {
 /// Good logs of all kinds, made once.
 fn logs() -> &'static [Log] {
     static LOGS: OnceLock<Vec<Log>> = OnceLock::new();
-    LOGS.get_or_init(|| vec![short(), torn(), long(), truncated(), compressed()])
+    LOGS.get_or_init(|| vec![short(), torn(), long(), truncated(), compressed(), encrypted()])
 }
 
 fn append(wal: &Wal, count: usize, len: usize) {
@@ -265,4 +285,15 @@ pub(crate) fn compressed() -> Log {
         append(wal, 9, 5000);
     };
     written_with(Options { compress: true, ..options() }, write, true)
+}
+
+/// Several segments of encrypted groups, some of them compressed, closed.
+pub(crate) fn encrypted() -> Log {
+    let write = |wal: &Wal| {
+        append(wal, 8, 300);
+        wal.truncate(Lsn(7)).expect("it is in the log");
+        append(wal, 19, 5000);
+    };
+    let encryption = Some(cipher::encrypting());
+    written_with(Options { compress: true, encryption, ..options() }, write, true)
 }
