@@ -359,6 +359,10 @@ fn options(id: ReplicaId, swarm: &Swarm, members: &[Member]) -> Options {
             pending_size_max: 64 << 10,
             background: false,
             new_log_id: 1000 + id.0,
+            compress: match swarm.strength(Class::CompressedLogs) {
+                Some(strength) => strength > 500 || id.0 % 2 == 1,
+                None => false,
+            },
             ..strandline_wal::Options::default()
         },
         engine: strandline_engine::Options {

@@ -105,6 +105,8 @@ classes! {
     Leases "leases",
     /// A replica is told that the leader is gone, and it is not.
     LostLinks "lost-links",
+    /// Logs are compressed: of all nodes, or of those with an odd number.
+    CompressedLogs "compressed-logs",
 }
 
 impl Class {
