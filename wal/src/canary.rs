@@ -82,6 +82,10 @@ pub const PLACE_READ_LATE: u8 = 37;
 pub const SEGMENT_BEGINS_EARLY: u8 = 38;
 /// What has become durable behind a gap is acknowledged.
 pub const GAP_ACKNOWLEDGED: u8 = 39;
+/// Nobody is woken to attend a shared queue when the thread that did it leaves.
+pub const QUEUE_NOT_HANDED_ON: u8 = 40;
+/// A lane of a shared queue that has more parked than one write loses its turn after the first.
+pub const TURN_FORGOTTEN: u8 = 41;
 
 #[cfg(feature = "canary")]
 static ON: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);

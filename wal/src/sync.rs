@@ -5,7 +5,7 @@
 mod system {
     pub(crate) use rustix::thread::futex;
     pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-    pub(crate) use std::sync::{Mutex, MutexGuard};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::{Thread, current, park, yield_now};
     pub(crate) use std::thread_local;
 }

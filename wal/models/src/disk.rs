@@ -21,6 +21,8 @@ use strandline_wal::disk::{
 use strandline_wal::frame::{GROUP_HEADER_LEN, GroupHeader};
 use strandline_wal::{Error, Lsn, Result, SegmentHeader, record};
 
+use crate::queue::ModelQueue;
+
 /// Who ends the writes, and in which order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Order {
@@ -38,6 +40,8 @@ pub struct ModelDisk {
     state: Arc<Mutex<State>>,
     order: Order,
     depth_max: usize,
+    /// What its queue is, if not the disk itself.
+    queue: Option<ModelQueue>,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +78,12 @@ impl Lock for Unlocked {}
 
 impl ModelDisk {
     pub fn new(order: Order, depth_max: usize) -> Self {
-        Self { state: Arc::default(), order, depth_max }
+        Self { state: Arc::default(), order, depth_max, queue: None }
+    }
+
+    /// One of which nothing is used but its queue.
+    pub fn of_queue(queue: ModelQueue) -> Self {
+        Self { queue: Some(queue), ..Self::new(Order::Caller, 1) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -278,7 +287,10 @@ impl Disk for ModelDisk {
     }
 
     fn write_queue(&self) -> Result<Box<dyn WriteQueue>> {
-        Ok(Box::new(self.clone()))
+        match &self.queue {
+            Some(queue) => Ok(Box::new(queue.clone())),
+            None => Ok(Box::new(self.clone())),
+        }
     }
 
     fn profile(&self) -> Profile {

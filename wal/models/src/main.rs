@@ -12,8 +12,11 @@
 //! | sealing | segments that end while others append, make spares, mark and trim | 38 |
 //! | reaping | writes that end behind the backs of those who submitted them, in any order; threads that only lead, and who was told to and comes too late | 35, 36 |
 //! | prefix | writes that end the newest first, and fail | 39, 19 |
+//! | sharing | lanes of the queue that logs share, see [`sharing`] | 40, 41 |
 
 mod disk;
+mod queue;
+mod sharing;
 
 use std::ops::Range;
 use std::path::Path;
@@ -41,6 +44,22 @@ struct Model {
     work: Work,
     /// Bugs that it must find, and a word of what is said then.
     planted: &'static [(u8, &'static str)],
+}
+
+/// A model with the bugs that it must find.
+trait Checked {
+    fn name(&self) -> &'static str;
+
+    /// The numbers of the bugs, and a word of what is said then.
+    fn planted(&self) -> &'static [(u8, &'static str)];
+
+    /// Takes its threads through every order, and panics at the first thing that is wrong.
+    fn run(&self);
+}
+
+fn models() -> Vec<&'static dyn Checked> {
+    let logs = MODELS.iter().map(|model| model as &dyn Checked);
+    logs.chain(sharing::MODELS.iter().map(|model| model as &dyn Checked)).collect()
 }
 
 const NONE: &[Range<usize>] = &[0..0];
@@ -246,7 +265,15 @@ fn refused(error: Error) {
     assert!(matches!(error, Error::Poisoned { .. }), "{error}");
 }
 
-impl Model {
+impl Checked for Model {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn planted(&self) -> &'static [(u8, &'static str)] {
+        self.planted
+    }
+
     fn run(&self) {
         for fails in self.fails {
             let mut builder = loom::model::Builder::new();
@@ -296,9 +323,7 @@ fn open(disk: &ModelDisk, options: Options) -> Result<Wal> {
 }
 
 /// Runs a model with a bug planted, in a process of its own, and sees to it that the bug is found.
-fn plant(at: usize, planted: usize) {
-    let model = &MODELS[at];
-    let (bug, word) = model.planted[planted];
+fn plant(at: usize, model: &dyn Checked, (bug, word): (u8, &str)) {
     let program = std::env::current_exe().expect("it runs");
     let mut command = Command::new(program);
     command.args(["planted", &at.to_string(), &bug.to_string()]).env("RUST_BACKTRACE", "0");
@@ -307,19 +332,19 @@ fn plant(at: usize, planted: usize) {
     assert!(
         !found.status.success() && said.contains(word),
         "{}: canary {bug} is not found: {said}",
-        model.name
+        model.name()
     );
-    println!("{}: canary {bug} is found ({word})", model.name);
+    println!("{}: canary {bug} is found ({word})", model.name());
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [_, at, bug] = &arguments[..] {
         canary::switch_on(bug.parse().expect("the number of a canary"));
-        return MODELS[at.parse::<usize>().expect("the number of a model")].run();
+        return models()[at.parse::<usize>().expect("the number of a model")].run();
     }
-    for (at, model) in MODELS.iter().enumerate() {
+    for (at, model) in models().into_iter().enumerate() {
         model.run();
-        (0..model.planted.len()).for_each(|planted| plant(at, planted));
+        model.planted().iter().for_each(|planted| plant(at, model, *planted));
     }
 }

@@ -1,10 +1,9 @@
 //! Loom's types, where the log has those of the system. A part of the log as the models compile it.
 
-use loom::sync::Condvar;
 use std::sync::Arc;
 
 pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-pub(crate) use loom::sync::{Mutex, MutexGuard};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use loom::thread::yield_now;
 pub(crate) use loom::thread_local;
 

@@ -28,10 +28,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::bell::{Bell, Bells};
 use super::{Completion, DurableWrite, Submitted, WriteQueue};
+use crate::canary;
+use crate::sync::{Condvar, Mutex, MutexGuard, yield_now};
 
 /// See the module's documentation.
 pub(super) struct SharedQueue {
@@ -114,7 +116,7 @@ impl State {
             let lane = self.turns.pop_front().expect("there is a turn");
             let parked = &mut self.lane(lane).parked;
             let write = parked.pop_front().expect("a lane in turn has something parked");
-            if !parked.is_empty() {
+            if !parked.is_empty() && !canary::is_on(canary::TURN_FORGOTTEN) {
                 self.turns.push_back(lane);
             }
             writes.push(self.take_place(lane, write));
@@ -153,7 +155,8 @@ impl State {
 
     /// Wakes a sleeper whose write has not ended, if there is something to see to and nobody does.
     fn hand_on(&mut self) {
-        if self.is_attended && !self.has_turn() {
+        let is_seen_to = self.is_attended && !self.has_turn();
+        if is_seen_to || canary::is_on(canary::QUEUE_NOT_HANDED_ON) {
             return;
         }
         while let Some(lane) = self.sleepers.pop_front() {
@@ -304,7 +307,7 @@ impl SharedQueue {
                 let ended = self.inner.complete();
                 if ended.is_empty() {
                     // All that has a place is just being submitted by others.
-                    std::thread::yield_now();
+                    yield_now();
                 }
                 let writes = {
                     let mut state = self.lock();
