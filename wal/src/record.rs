@@ -9,7 +9,7 @@
 //!
 //! `length` counts payload bytes. The checksum (CRC-32, IEEE) covers length, kind, form, the reserved
 //! bytes and the payload, in that order. In the form that large payloads have in the log it covers a table of
-//! checksums in place of the payload: see [`parts`](crate::parts), and `docs/format/log.md`.
+//! checksums in place of the payload: see `parts`, and `docs/format/log.md`.
 
 use std::ops::Range;
 
