@@ -90,8 +90,10 @@ fn each_is_one_group() {
     let wal = open(&SimulatedDisk::new(4));
     let groups = || wal.stats().groups;
     let before = groups();
-    let lsn = (0..4).map(|number| wal.append(&payload(number, GROUP / 2)).unwrap()).last();
-    wal.wait(lsn.unwrap()).unwrap();
+    for number in 0..4 {
+        wal.append(&payload(number, GROUP / 2)).unwrap();
+    }
+    wal.wait(wal.last()).unwrap();
     assert_eq!(groups(), before + 4);
     wal.append(&payload(4, GROUP / 2)).unwrap();
     wal.append(b"behind it").unwrap();
