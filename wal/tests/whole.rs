@@ -8,6 +8,10 @@ use std::sync::Arc;
 use strandline_wal::disk::SimulatedDisk;
 use strandline_wal::{Error, Lsn, Options, Wal};
 
+#[path = "common/cipher.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod cipher;
+
 const DIR: &str = "/log";
 const SEGMENT: u64 = 256 << 10;
 const GROUP: usize = 16 << 10;
@@ -125,4 +129,31 @@ fn a_refused_one_leaves_no_trace() {
     assert!(found.len() > count);
     assert!(found[..count].iter().all(|payload| *payload == large));
     assert_eq!(*found.last().unwrap(), large);
+}
+
+/// A batch that would fill a segment to its last bytes is one group only if its envelope fits, too.
+#[test]
+fn room_is_kept_for_the_envelope() {
+    let disk = SimulatedDisk::new(6);
+    let options = Options {
+        segment_size: SEGMENT,
+        group_size_max: 300 << 10,
+        background: false,
+        encryption: Some(cipher::keyring(1)),
+        ..Options::default()
+    };
+    let wal = Wal::open(disk, Path::new(DIR), options).unwrap().0;
+    let room = usize::try_from(SEGMENT).unwrap() - 2 * 4096;
+    // Header, and the records' own headers.
+    let most = (room - 64) / 4 - 12;
+    let mut expected = Vec::new();
+    for less in [0, 13, 14, 15] {
+        wal.prepare(false).unwrap();
+        let payloads: Vec<_> = (0..4).map(|number| payload(number, most - less)).collect();
+        let slices: Vec<_> = payloads.iter().map(Vec::as_slice).collect();
+        let last = wal.append_all(&slices).unwrap();
+        wal.wait(last).unwrap();
+        expected.extend(payloads);
+    }
+    assert!(all(&wal) == expected);
 }
