@@ -93,7 +93,8 @@ impl Core {
         if self.pending_size > 0 && self.pending_size + size > self.options.pending_size_max {
             return Err(Refused::Pending);
         }
-        if !canary::is_on(canary::HALF_BATCH_VISIBLE) {
+        // A group that is made already is never half visible.
+        if !canary::is_on(canary::HALF_BATCH_VISIBLE) || matches!(what, Append::Whole(_)) {
             let segments = what.segments(&self.plan);
             if segments > self.spares_free() {
                 return Err(self.no_spare(segments));
