@@ -86,6 +86,8 @@ pub const GAP_ACKNOWLEDGED: u8 = 39;
 pub const QUEUE_NOT_HANDED_ON: u8 = 40;
 /// A lane of a shared queue that has more parked than one write loses its turn after the first.
 pub const TURN_FORGOTTEN: u8 = 41;
+/// Every life of a log has the same salt.
+pub const SALT_NOT_DRAWN: u8 = 42;
 
 #[cfg(feature = "canary")]
 static ON: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);

@@ -5,11 +5,12 @@
 
 mod common;
 use common::Family;
+use common::cipher::Chacha;
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-use strandline_wal::canary;
+use strandline_wal::{KeyId, Keyring, canary};
 
 /// A seed that does not end is a find of its own: a waiter hangs.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -21,6 +22,12 @@ fn simulation(seed: u64, family: Family) -> Option<String> {
     common::run_on(seed, Some(family)).err()
 }
 
+fn encrypted_simulation(seed: u64, family: Family) -> Option<String> {
+    let cipher = Chacha::of(1);
+    common::set_keyring(Some(Keyring::new(KeyId(1), cipher.clone())));
+    simulation(seed, family).or_else(|| cipher.nonces().err())
+}
+
 fn flipped_bit(seed: u64, family: Family) -> Option<String> {
     common::flip(seed, None, family).err()
 }
@@ -30,7 +37,7 @@ fn misdirected_write(seed: u64, family: Family) -> Option<String> {
 }
 
 /// Number, budget of seeds, the checker that must find it, and a word of what it says.
-const CANARIES: [(u8, u64, Checker, &str); 10] = [
+const CANARIES: [(u8, u64, Checker, &str); 11] = [
     (canary::NO_DIRECTORY_SYNC_AFTER_CREATE, 50, simulation, ""),
     (canary::CORRUPTION_TAKEN_FOR_TORN_TAIL, 200, flipped_bit, "and no word"),
     (canary::SYNC_ERROR_IGNORED, 50, simulation, ""),
@@ -41,6 +48,7 @@ const CANARIES: [(u8, u64, Checker, &str); 10] = [
     (canary::POSITION_NOT_COVERED, 1000, misdirected_write, "and no word"),
     (canary::HALF_BATCH_VISIBLE, 200, simulation, "leaves nothing behind"),
     (canary::WATERMARK_STANDS_STILL, 50, simulation, "hangs"),
+    (canary::SALT_NOT_DRAWN, 50, encrypted_simulation, "comes twice"),
 ];
 
 /// Runs a checker on a thread of its own, so that one that hangs is found out.

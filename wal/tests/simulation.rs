@@ -22,9 +22,10 @@ fn nothing_acknowledged_is_lost_whatever_the_seed() {
     let (mut acknowledged, mut crashes) = (0, 0);
     for seed in first..first + count {
         set_compress(seed.is_multiple_of(3));
-        let cipher = Chacha::strict(1);
-        set_keyring(seed.is_multiple_of(5).then(|| Keyring::new(KeyId(1), cipher)));
-        match run(seed) {
+        let cipher = Chacha::of(1);
+        let keyring = || Keyring::new(KeyId(1), cipher.clone());
+        set_keyring(seed.is_multiple_of(5).then(keyring));
+        match run(seed).and_then(|outcome| cipher.nonces().map(|_| outcome)) {
             Ok(outcome) => {
                 acknowledged += outcome.acknowledged;
                 crashes += outcome.crashes;

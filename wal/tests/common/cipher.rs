@@ -1,4 +1,4 @@
-//! A real cipher for tests, which notices a nonce that it was given before.
+//! A real cipher for tests, which notices a nonce that it is given for the second time.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -11,24 +11,30 @@ use strandline_wal::{Cipher, KeyId, Keyring, NONCE_LEN, TAG_LEN};
 /// XChaCha20-Poly1305 with the key that consists of this byte.
 pub(crate) struct Chacha {
     cipher: XChaCha20Poly1305,
-    /// The nonces that were encrypted with, if they are looked at.
-    seen: Option<Mutex<HashSet<[u8; NONCE_LEN]>>>,
+    nonces: Mutex<Nonces>,
+}
+
+/// The nonces that were encrypted with.
+#[derive(Default)]
+struct Nonces {
+    seen: HashSet<[u8; NONCE_LEN]>,
+    /// One that came twice.
+    again: Option<[u8; NONCE_LEN]>,
 }
 
 impl Chacha {
     pub(crate) fn of(byte: u8) -> Arc<Self> {
-        Arc::new(Self { cipher: XChaCha20Poly1305::new(&[byte; 32].into()), seen: None })
-    }
-
-    /// One that panics when a nonce comes twice.
-    pub(crate) fn strict(byte: u8) -> Arc<Self> {
         let cipher = XChaCha20Poly1305::new(&[byte; 32].into());
-        Arc::new(Self { cipher, seen: Some(Mutex::default()) })
+        Arc::new(Self { cipher, nonces: Mutex::default() })
     }
 
-    /// How many nonces there were.
-    pub(crate) fn seen(&self) -> usize {
-        self.seen.as_ref().unwrap().lock().unwrap().len()
+    /// How many nonces there were, or one that came twice.
+    pub(crate) fn nonces(&self) -> Result<usize, String> {
+        let nonces = self.nonces.lock().unwrap();
+        match nonces.again {
+            None => Ok(nonces.seen.len()),
+            Some(again) => Err(format!("the nonce {again:?} comes twice")),
+        }
     }
 }
 
@@ -39,8 +45,10 @@ impl Cipher for Chacha {
         associated: &[u8],
         bytes: &mut [u8],
     ) -> [u8; TAG_LEN] {
-        let is_new = self.seen.as_ref().is_none_or(|seen| seen.lock().unwrap().insert(*nonce));
-        assert!(is_new, "the nonce {nonce:?} comes twice");
+        let mut nonces = self.nonces.lock().unwrap();
+        if !nonces.seen.insert(*nonce) {
+            nonces.again = Some(*nonce);
+        }
         let nonce = XNonce::from(*nonce);
         self.cipher.encrypt_inout_detached(&nonce, associated, bytes.into()).unwrap().into()
     }
