@@ -133,12 +133,14 @@ fn payload(log: usize, number: u64) -> Vec<u8> {
 
 /// Appends a few records in each round, waiting for each, until the log refuses; returns how many were
 /// acknowledged. No log begins a round before all have ended the one before: all of them are at it when the
-/// crash comes.
-fn fill(wal: &Wal, log: usize, rounds: &Barrier) -> u64 {
+/// crash comes, which one of them calls for when the first round is over.
+fn fill(wal: &Wal, log: usize, rounds: &Barrier, call_for_crash: impl Fn()) -> u64 {
     let mut acknowledged = 0;
     let mut is_well = true;
-    for _ in 0..30 {
-        rounds.wait();
+    for round in 0..30 {
+        if rounds.wait().is_leader() && round == 1 {
+            call_for_crash();
+        }
         for _ in 0..3 {
             let record = payload(log, acknowledged + 1);
             let done = wal.append(&record).and_then(|lsn| wal.wait(lsn).map(|()| lsn));
@@ -183,14 +185,14 @@ fn a_hundred_logs_keep_what_they_acknowledged_over_a_crash() {
         let logs: Vec<Wal> = (0..LOGS)
             .map(|log| Wal::open(process.clone(), &dir(log), options()).unwrap().0)
             .collect();
-        disk.fail_at(disk.operations() + 500 * (2 + seed), crash);
         let rounds = Arc::new(Barrier::new(LOGS));
         let threads: Vec<_> = logs
             .into_iter()
             .enumerate()
             .map(|(log, wal)| {
-                let rounds = rounds.clone();
-                std::thread::spawn(move || fill(&wal, log, &rounds))
+                let (rounds, disk) = (rounds.clone(), disk.clone());
+                let crash = move || disk.fail_at(disk.operations() + 100 * seed, crash);
+                std::thread::spawn(move || fill(&wal, log, &rounds, crash))
             })
             .collect();
         let acknowledged: Vec<u64> =
