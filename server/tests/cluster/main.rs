@@ -6,4 +6,5 @@ mod compression;
 mod forming;
 mod harness;
 mod sessions;
+mod stale_reads;
 mod waiting;
