@@ -1,16 +1,18 @@
 //! Reading a segment from front to back in large slices.
 
+use crate::disk::Buffer;
 use crate::frame::BLOCK_LEN;
 use crate::segment::Segment;
 
-/// How much is read at once, in bytes.
-const WINDOW_LEN: usize = 1 << 20;
+/// How much is read at once, in bytes: so much that the time between two reads does not matter.
+const WINDOW_LEN: usize = 4 << 20;
 
 /// A slice of a segment, read ahead. Blocks that the disk cannot read look like damage (all ones).
 pub(crate) struct Window {
     /// Offset of `bytes` in the segment.
     start: u64,
-    bytes: Vec<u8>,
+    /// Aligned, so that direct reads need no copy.
+    bytes: Buffer,
     /// Which segment `bytes` are from.
     of: Option<crate::segment::SegmentId>,
     /// How much is read at once.
@@ -28,7 +30,14 @@ impl Window {
 
     /// One that reads so many bytes at once.
     pub(crate) fn of_len(len: usize) -> Self {
-        Self { start: 0, bytes: Vec::new(), of: None, len, bytes_read: 0, unreadable: 0 }
+        Self {
+            start: 0,
+            bytes: Buffer::with_capacity(0),
+            of: None,
+            len,
+            bytes_read: 0,
+            unreadable: 0,
+        }
     }
 
     /// `len` bytes at `offset`, a multiple of the block length; fewer at the end of the segment.
@@ -47,31 +56,89 @@ impl Window {
 
     fn fill(&mut self, segment: &Segment, offset: u64, len: usize) {
         let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let kept = self.keep_from(segment, offset).min(left);
         self.of = Some(segment.id);
         self.start = offset;
-        self.bytes.clear();
-        self.bytes.resize(len.min(left), u8::MAX);
-        let count = match segment.file.read_at(&mut self.bytes, offset) {
+        self.bytes.resize(len.max(kept).min(left));
+        let fresh = &mut self.bytes.as_mut_slice()[kept..];
+        let at = offset + u64::try_from(kept).expect("it is in memory");
+        let count = match segment.file.read_at(fresh, at) {
             Ok(count) => count,
-            Err(_) => self.fill_block_by_block(segment, offset),
+            Err(_) => {
+                self.unreadable += fill_block_by_block(segment, fresh, at);
+                fresh.len()
+            }
         };
-        self.bytes.truncate(count);
+        self.bytes.resize(kept + count);
         self.bytes_read += u64::try_from(count).expect("it is in memory");
     }
 
-    /// One unreadable sector must not hide its neighbours.
-    fn fill_block_by_block(&mut self, segment: &Segment, offset: u64) -> usize {
-        let block_len = usize::try_from(BLOCK_LEN).expect("a small constant");
-        let mut at = offset;
-        for block in self.bytes.chunks_mut(block_len) {
-            // Once more, because what is taken for damage here is not asked for again.
-            let read = segment.file.read_at(block, at);
-            if read.or_else(|_| segment.file.read_at(block, at)).is_err() {
-                block.fill(u8::MAX);
-                self.unreadable += 1;
-            }
-            at += BLOCK_LEN;
+    /// Moves what is here of the segment from `offset` on to the front; how many bytes that are.
+    fn keep_from(&mut self, segment: &Segment, offset: u64) -> usize {
+        let from = match self.of == Some(segment.id) {
+            true => offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok()),
+            false => None,
+        };
+        let len = self.bytes.len();
+        let Some(from) = from.filter(|from| *from < len) else { return 0 };
+        self.bytes.as_mut_slice().copy_within(from.., 0);
+        len - from
+    }
+}
+
+/// One unreadable sector must not hide its neighbours. Returns how many blocks could not be read.
+fn fill_block_by_block(segment: &Segment, bytes: &mut [u8], offset: u64) -> u64 {
+    let block_len = usize::try_from(BLOCK_LEN).expect("a small constant");
+    let mut at = offset;
+    let mut unreadable = 0;
+    for block in bytes.chunks_mut(block_len) {
+        // Once more, because what is taken for damage here is not asked for again.
+        let read = segment.file.read_at(block, at).or_else(|_| segment.file.read_at(block, at));
+        block[*read.as_ref().unwrap_or(&0)..].fill(u8::MAX);
+        unreadable += u64::from(read.is_err());
+        at += BLOCK_LEN;
+    }
+    unreadable
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk, OpenMode, SimulatedDisk};
+    use crate::segment::SegmentId;
+
+    const LEN: usize = 64 << 10;
+
+    fn segment(disk: &SimulatedDisk, id: u64, salt: usize) -> Segment {
+        let path = Path::new("/").join(SegmentId(id).file_name());
+        let file = disk.open(&path, OpenMode::Create).unwrap();
+        let content: Vec<u8> =
+            (0..LEN).map(|at| u8::try_from((at / 4096 + at + salt) % 251).unwrap()).collect();
+        file.write_at(&content, 0).unwrap();
+        Segment { id: SegmentId(id), path, file, len: LEN as u64 }
+    }
+
+    /// Whatever was read before, the bytes are those of the segment; what is there is not read twice.
+    #[test]
+    fn every_stretch_is_what_the_segment_holds() {
+        let disk = SimulatedDisk::new(1);
+        let segments = [segment(&disk, 1, 0), segment(&disk, 2, 7)];
+        let mut window = Window::of_len(3 * 4096);
+        let mut random = crate::disk::simulated::Random::new(5);
+        for _ in 0..300 {
+            let of = random.index(2);
+            let (offset, len) = (4096 * random.index(16), 1 + random.index(20_000));
+            let found = window.bytes(&segments[of], offset as u64, len).to_vec();
+            let mut expected = vec![0; len];
+            let count = segments[of].file.read_at(&mut expected, offset as u64).unwrap();
+            assert_eq!(found, expected[..count], "{len} bytes at {offset} of segment {of}");
         }
-        self.bytes.len()
+        let mut window = Window::of_len(4096);
+        for offset in (0..LEN as u64).step_by(4096) {
+            window.bytes(&segments[0], offset, 3 * 4096);
+        }
+        assert_eq!(window.bytes_read, LEN as u64);
     }
 }

@@ -172,6 +172,9 @@ impl RealFile {
 
     /// Reads like [`Self::read_buffered`], through aligned memory and at aligned offsets.
     fn read_direct(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.memory_is_aligned(into) && self.check_aligned(offset, into.len()).is_ok() {
+            return self.read_pieces(into, offset);
+        }
         let alignment = u64::try_from(self.alignment).expect("an alignment fits a u64");
         let mut done = 0;
         let mut bounce = Buffer::with_capacity(0);
