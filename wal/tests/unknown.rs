@@ -88,18 +88,18 @@ fn a_version_of_the_active_segment_that_never_was_is_named() {
 #[test]
 fn a_group_with_unknown_flags_does_not_end_the_log() {
     let disk = killed();
-    let group = GroupHeader { flags: 4, ..second_group(&disk) };
+    let group = GroupHeader { flags: 8, ..second_group(&disk) };
     disk.corrupt(Path::new(ACTIVE), SECOND, &group.encode(LOG_ID));
-    expect_unknown(&disk, ACTIVE, SECOND + 6, "4");
+    expect_unknown(&disk, ACTIVE, SECOND + 6, "8");
 }
 
 #[test]
 fn a_group_with_unknown_flags_behind_a_torn_one_is_seen() {
     let disk = killed();
-    let group = GroupHeader { flags: 4, ..second_group(&disk) };
+    let group = GroupHeader { flags: 8, ..second_group(&disk) };
     disk.corrupt(Path::new(ACTIVE), SECOND, &group.encode(LOG_ID));
     disk.flip_bit(Path::new(ACTIVE), 4096 * 8 + 100);
-    expect_unknown(&disk, ACTIVE, SECOND + 6, "4");
+    expect_unknown(&disk, ACTIVE, SECOND + 6, "8");
 }
 
 #[test]
