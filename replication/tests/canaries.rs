@@ -253,6 +253,38 @@ fn unsynced_leader(seed: u64) {
     cluster.converge();
 }
 
+/// The only follower that hears the leader has a disk that stands still; then it loses power, and the other one
+/// has to go on with it.
+fn unsynced_follower(seed: u64) {
+    let mut cluster = Cluster::new(3, seed);
+    let leader = cluster.elect();
+    cluster.rounds(20);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    cluster.isolate(others[1]);
+    let disk = cluster.nodes[&others[0]].disk.clone();
+    disk.set_survival(Survival::NOTHING);
+    cluster.slow = others[0];
+    cluster.propose(leader, &[b"precious"]);
+    let patience = 1 + cluster.random.below(6);
+    for _ in 0..patience {
+        cluster.step(leader, Event::Tick);
+        cluster.deliver();
+        cluster.turn_disks();
+    }
+    cluster.reopen(others[0], true);
+    cluster.slow = 0;
+    cluster.heal();
+    cluster.isolate(leader);
+    cluster.rounds(60);
+    for id in &others {
+        cluster.propose(*id, &[b"other"]);
+    }
+    cluster.rounds(20);
+    cluster.heal();
+    cluster.elect();
+    cluster.converge();
+}
+
 /// A leader is cut off and its clock stands still: it does not know that it is deposed, and is asked.
 fn deposed_reader(seed: u64) {
     let mut cluster = Cluster::new(3, seed);
@@ -341,7 +373,7 @@ fn snapshot(seed: u64) {
 /// Number, budget of seeds, and the checker that must find it.
 const CANARIES: [(u8, u64, Checker); 21] = [
     (canary::LEADER_COUNTS_UNSYNCED, 1_000, unsynced_leader),
-    (canary::FOLLOWER_ACKNOWLEDGES_UNSYNCED, 500, random),
+    (canary::FOLLOWER_ACKNOWLEDGES_UNSYNCED, 500, unsynced_follower),
     (canary::VOTE_NOT_PERSISTED, 2_000, double_vote),
     (canary::VOTE_ANSWERED_BEFORE_SYNC, 10_000, double_vote),
     (canary::TERM_NOT_PERSISTED, 100, random),
@@ -391,7 +423,7 @@ fn each_is_caught_within_its_budget() {
             None => missed.push((number, budget)),
         }
     }
-    let checkers: [Checker; 10] = [
+    let checkers: [Checker; 11] = [
         random,
         empty_disk,
         joint,
@@ -401,6 +433,7 @@ fn each_is_caught_within_its_budget() {
         double_vote,
         early_reader,
         unsynced_leader,
+        unsynced_follower,
         deposed_reader,
     ];
     for checker in checkers {
