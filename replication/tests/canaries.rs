@@ -224,14 +224,29 @@ fn early_reader(seed: u64) {
 
 /// A leader's own disk stands still while one follower holds what it proposes; then it loses power.
 fn unsynced_leader(seed: u64) {
+    unsynced(seed, true);
+}
+
+/// The only follower that hears the leader has a disk that stands still; then it loses power.
+fn unsynced_follower(seed: u64) {
+    unsynced(seed, false);
+}
+
+/// Of two that hear each other, the leader and a follower, one has a disk that stands still and then loses power; the
+/// third one has to go on with it.
+fn unsynced(seed: u64, is_leaders: bool) {
     let mut cluster = Cluster::new(3, seed);
     let leader = cluster.elect();
     cluster.rounds(20);
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let (stalled, sound) = match is_leaders {
+        true => (leader, others[0]),
+        false => (others[0], leader),
+    };
     cluster.isolate(others[1]);
-    let disk = cluster.nodes[&leader].disk.clone();
+    let disk = cluster.nodes[&stalled].disk.clone();
     disk.set_survival(Survival::NOTHING);
-    cluster.slow = leader;
+    cluster.slow = stalled;
     cluster.propose(leader, &[b"precious"]);
     let patience = 1 + cluster.random.below(6);
     for _ in 0..patience {
@@ -239,45 +254,13 @@ fn unsynced_leader(seed: u64) {
         cluster.deliver();
         cluster.turn_disks();
     }
-    cluster.reopen(leader, true);
+    cluster.reopen(stalled, true);
     cluster.slow = 0;
     cluster.heal();
-    cluster.isolate(others[0]);
+    cluster.isolate(sound);
     cluster.rounds(60);
     for id in 1..=3 {
         cluster.propose(id, &[b"other"]);
-    }
-    cluster.rounds(20);
-    cluster.heal();
-    cluster.elect();
-    cluster.converge();
-}
-
-/// The only follower that hears the leader has a disk that stands still; then it loses power, and the other one
-/// has to go on with it.
-fn unsynced_follower(seed: u64) {
-    let mut cluster = Cluster::new(3, seed);
-    let leader = cluster.elect();
-    cluster.rounds(20);
-    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
-    cluster.isolate(others[1]);
-    let disk = cluster.nodes[&others[0]].disk.clone();
-    disk.set_survival(Survival::NOTHING);
-    cluster.slow = others[0];
-    cluster.propose(leader, &[b"precious"]);
-    let patience = 1 + cluster.random.below(6);
-    for _ in 0..patience {
-        cluster.step(leader, Event::Tick);
-        cluster.deliver();
-        cluster.turn_disks();
-    }
-    cluster.reopen(others[0], true);
-    cluster.slow = 0;
-    cluster.heal();
-    cluster.isolate(leader);
-    cluster.rounds(60);
-    for id in &others {
-        cluster.propose(*id, &[b"other"]);
     }
     cluster.rounds(20);
     cluster.heal();
