@@ -1,11 +1,13 @@
 //! Every target over its kept corpus, and over inputs drawn from a seed: on stable, without libFuzzer.
 //!
 //! Half of the drawn inputs are noise, half are kept ones with a few bytes changed.
-//! `STRANDLINE_SEED` is the first seed, `STRANDLINE_SEEDS` their number; a failure names its seed.
+//! `STRANDLINE_SEED` is the first seed, `STRANDLINE_SEEDS` their number, or `STRANDLINE_FUZZ_SECONDS` how long
+//! seeds are drawn for each target; a failure names its seed.
 #![allow(clippy::unwrap_used)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use strandline_fuzz::{TARGETS, Target, target};
 use strandline_wal::disk::simulated::Random;
@@ -57,8 +59,16 @@ fn try_all(name: &str) {
         assert!(ended.is_ok(), "{}: see above", path.display());
     }
     let pace = u64::try_from(target.pace).unwrap();
-    let (first, count) = (number("STRANDLINE_SEED", 1), number("STRANDLINE_SEEDS", 20 * pace));
+    let first = number("STRANDLINE_SEED", 1);
+    let seconds = number("STRANDLINE_FUZZ_SECONDS", 0);
+    let (began, time) = (Instant::now(), Duration::from_secs(seconds));
+    let count = number("STRANDLINE_SEEDS", if seconds > 0 { u64::MAX - first } else { 20 * pace });
+    let mut tried = 0;
     for seed in first..first + count {
+        if seconds > 0 && began.elapsed() >= time {
+            break;
+        }
+        tried += 1;
         let input = drawn(seed, &kept);
         if catch_unwind(AssertUnwindSafe(|| (target.run)(&input))).is_err() {
             panic!(
@@ -68,7 +78,7 @@ fn try_all(name: &str) {
             );
         }
     }
-    println!("{name}: {} kept inputs, {count} drawn ones from seed {first}", kept.len());
+    println!("{name}: {} kept inputs, {tried} drawn ones from seed {first}", kept.len());
 }
 
 macro_rules! tests {

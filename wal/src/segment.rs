@@ -163,11 +163,12 @@ impl SegmentHeader {
             trimmed: Lsn(u64_at(bytes, 48)),
             previous: if back == 0 { 0 } else { incarnation.saturating_sub(back) },
         };
-        let is_possible = header.trimmed < header.first
+        // A spare has no place in the log yet, but what it says can be said of a log.
+        let is_placed = header.trimmed < header.first
             && header.first <= Lsn::MAX
-            && (1..=INCARNATION_MAX).contains(&header.incarnation)
-            && (back == 0 || header.previous > 0);
-        if header.in_use && !is_possible {
+            && (1..=INCARNATION_MAX).contains(&header.incarnation);
+        let goes_back = back == 0 || header.previous > 0;
+        if !goes_back || header.in_use && !is_placed {
             let expected = "a first position after what was trimmed, and incarnations".into();
             return corruption(0, expected, format!("{header:?}"));
         }
@@ -243,6 +244,27 @@ mod tests {
             let is_named = matches!(refused, Err(Error::Corruption { .. } | Error::Unknown { .. }));
             assert!(is_named, "{byte} at {at}");
         }
+    }
+
+    /// A spare that goes back behind the first incarnation was taken for one that does not go back.
+    #[test]
+    fn a_spare_that_goes_back_too_far_is_refused() {
+        let spare = SegmentHeader {
+            in_use: false,
+            log_id: 7,
+            incarnation: 3,
+            first: Lsn(0),
+            chain: 0,
+            len: 65536,
+            trimmed: Lsn(0),
+            previous: 1,
+        };
+        let mut bytes = spare.encode().to_vec();
+        bytes[56] = 3;
+        let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]);
+        bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc.to_le_bytes());
+        let refused = SegmentHeader::decode(&bytes, Path::new("1.segment"));
+        assert!(matches!(refused, Err(Error::Corruption { .. })), "{refused:?}");
     }
 
     #[test]
