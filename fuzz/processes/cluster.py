@@ -12,6 +12,7 @@ neither way. By the nodes' own logs at most one leads in a term; a minority ackn
     cluster.py --only leader_killed,switchover --repeat 10
     cluster.py --witness 3                    node 3 votes and holds no data
     cluster.py --tls 1                        links over TLS
+    cluster.py --leases 1                     leaders answer reads alone while they hold a lease
 """
 
 import os
@@ -49,7 +50,7 @@ class Run:
 def one(parsed, directory, fault):
     tls, witness = bool(parsed.tls), parsed.witness
     cluster = Cluster(parsed.binary, directory, witness, tls, getattr(fault, "is_plain", False),
-                      getattr(fault, "flags", ()))
+                      getattr(fault, "flags", ()), {"leases": "yes"} if parsed.leases else None)
     run = Run(cluster)
     load = []
     try:
@@ -82,6 +83,10 @@ def one(parsed, directory, fault):
         cluster.wait_until_readable()
         if run.after:
             run.after(run)
+        if parsed.leases:
+            run.figures["lease_reads"] = sum(int(cluster.info(node)["lease_reads"]) for node in cluster.data)
+            if not run.figures["lease_reads"]:
+                run.problems.append("no read was answered under a lease")
         return judge(run, writers, users, stays, ended)
     finally:
         for thread in load:
@@ -198,4 +203,4 @@ if __name__ == "__main__":
     if "--list" in sys.argv:
         print("\n".join(SCENARIOS))
         sys.exit(0)
-    main(work, arguments(__doc__, only="", repeat=1, witness=0, tls=0))
+    main(work, arguments(__doc__, only="", repeat=1, witness=0, tls=0, leases=0))

@@ -20,8 +20,8 @@ class Cluster:
     Without proxies (`is_plain`) more nodes can join: `join` starts one that waits to be added.
     """
 
-    def __init__(self, binary, directory, witness=0, tls=False, is_plain=False, flags=()):
-        self.binary, self.directory = binary, directory
+    def __init__(self, binary, directory, witness=0, tls=False, is_plain=False, flags=(), settings=None):
+        self.binary, self.directory, self.settings = binary, directory, settings
         os.makedirs(directory)
         self.witness, self.is_plain, self.more_flags = witness, is_plain, list(flags)
         self.nodes = list(NODES)
@@ -59,7 +59,7 @@ class Cluster:
             for flag, name in (("cert", f"node-{node}.pem"), ("key", f"node-{node}.key"), ("ca", "authority.pem")):
                 flags += [f"--cluster-tls-{flag}", os.path.join(self.certificates, name)]
         where = os.path.join(self.directory, f"node-{node}")
-        return Server(self.binary, where, self.ports[node], flags)
+        return Server(self.binary, where, self.ports[node], flags, settings=self.settings)
 
     def join(self, node):
         """Starts a node that is to be added."""

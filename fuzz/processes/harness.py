@@ -116,14 +116,16 @@ def encode(arguments):
 
 
 class Server:
-    """`strandline serve` on a directory. `prefix` is put before the command, as `strace` needs."""
+    """`strandline serve` on a directory. `prefix` is put before the command, as `strace` needs; `settings`
+    go into its environment."""
 
-    def __init__(self, binary, directory, port=None, flags=(), prefix=()):
+    def __init__(self, binary, directory, port=None, flags=(), prefix=(), settings=None):
         self.binary = binary
         self.directory = directory
         self.port = port or free_port()
         self.flags = list(flags)
         self.prefix = list(prefix)
+        self.settings = {f"STRANDLINE_{name.upper()}": value for name, value in (settings or {}).items()}
         self.process = None
         self.log = None
         self.logs = []  # of all its starts
@@ -147,7 +149,7 @@ class Server:
             start_new_session=True,
             # The user's own settings are not meant for this server.
             env={name: value for name, value in os.environ.items()
-                 if not name.startswith("STRANDLINE_")},
+                 if not name.startswith("STRANDLINE_")} | self.settings,
         )
         seen = b""
         while time.monotonic() - started < ready_max:
