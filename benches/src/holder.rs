@@ -67,7 +67,7 @@ pub struct Held {
     pub open_us: f64,
     /// Bytes that the process read for it.
     pub bytes_read: f64,
-    /// What the opening may read at most: ours promises the headers and footers of all segments and one segment whole.
+    /// What the opening may read at most: ours promises three blocks of each segment and one segment whole.
     pub bytes_promised: Option<f64>,
     /// Bytes of memory for each record, from a quarter of them on.
     pub memory_per_record: f64,
@@ -147,8 +147,8 @@ fn hold_ours(dir: &Path, records: u64, len: usize) -> Result<()> {
     let stats = wal.stats();
     let files = u32::try_from(stats.segments_in_use + stats.spares).unwrap_or(u32::MAX);
     let segment = f64::from(u32::try_from(segment_size).unwrap_or(u32::MAX));
-    // A block for the header and one for the footer of each file.
-    let bytes_promised = Some(f64::from(files) * 8192.0 + segment);
+    // A block of each file for the header, the first group's header and the footer.
+    let bytes_promised = Some(f64::from(files) * 3.0 * 4096.0 + segment);
     let mut payloads = Payloads::new(len);
     let memory_per_record = fill(records, &mut |count| {
         for _ in 1..count {

@@ -177,8 +177,8 @@ fn counts(page: &mut Page, rows: &[Row]) {
     page.section("What was counted");
     page.paragraph(
         "Less is better. A log held by a process that is killed with -9: what opening it reads, by the kernel's count, against \
-         its promise (header and footer of each segment, and one segment whole); and by how much memory grows with each \
-         small record. Counts hardly know noise; a bound on our own count holds in every round.",
+         its promise (of each segment the header, the first group's header and the footer, and one segment whole); and by \
+         how much memory grows with each small record. Counts hardly know noise; a bound on our own count holds in every round.",
     );
     let cells = |(row, counted): &(&Row, &Counted)| {
         let bound = match (counted.ceiling, counted.ours_count_max) {

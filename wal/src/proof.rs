@@ -17,7 +17,8 @@
 //! The groups of sealed segments need none of it: a segment is put to use when the one before it is
 //! durable to its end, and takes groups only when its own header is durable. Their headers do: a segment
 //! that was trimmed and about to be put to use again is still a sealed one by its old header, if no
-//! later header has said yet that it was trimmed.
+//! later header has said yet that it was trimmed. A header is read once, when the segments are looked through,
+//! and what was understood of it is what is written: nothing else in its block has a meaning.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -44,6 +45,8 @@ pub(crate) struct Proof {
     pub claimed: Lsn,
     /// Bytes written once more.
     pub bytes_rewritten: u64,
+    /// Bytes that were read for it.
+    pub bytes_read: u64,
 }
 
 impl Proof {
@@ -54,7 +57,34 @@ impl Proof {
             chain: scan.chain,
             claimed: scan.claimed,
             bytes_rewritten: 0,
+            bytes_read: 0,
         }
+    }
+
+    /// Writes to the same place, durably, what is read there now.
+    fn rewrite(
+        &mut self,
+        queue: &dyn WriteQueue,
+        segment: &Segment,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        write_now(queue, &segment.file, offset, Arc::new(read(segment, offset, len)?))?;
+        self.bytes_read += len;
+        self.bytes_rewritten += len;
+        Ok(())
+    }
+
+    /// Writes a header once more, as it was read when the segments were looked through.
+    fn rewrite_header(
+        &mut self,
+        queue: &dyn WriteQueue,
+        segment: &Segment,
+        header: &SegmentHeader,
+    ) -> Result<()> {
+        write_now(queue, &segment.file, 0, Arc::new(header.encode()))?;
+        self.bytes_rewritten += BLOCK_LEN;
+        Ok(())
     }
 }
 
@@ -75,17 +105,19 @@ pub(crate) fn write(
     }
     disk.sync_dir(dir)?;
     let mut proof = Proof::none(scan);
-    proof.bytes_rewritten += rewrite(queue, active, 0, BLOCK_LEN)?;
+    proof.rewrite_header(queue, active, header)?;
     let mut offset = scan.unclaimed_offset;
     while offset < scan.end_offset {
         let len = SLICE_LEN.min(scan.end_offset - offset);
-        proof.bytes_rewritten += rewrite(queue, active, offset, len)?;
+        proof.rewrite(queue, active, offset, len)?;
         offset += len;
     }
     // Only now: the header of the newest segment says which of these hold nothing.
-    let sealed = sealed.iter().map(|in_use| &in_use.segment);
-    for segment in sealed.chain(free).filter(|segment| segment.len >= BLOCK_LEN) {
-        proof.bytes_rewritten += rewrite(queue, segment, 0, BLOCK_LEN)?;
+    for in_use in sealed {
+        proof.rewrite_header(queue, &in_use.segment, &in_use.header)?;
+    }
+    for segment in free.iter().filter(|segment| segment.len >= BLOCK_LEN) {
+        proof.rewrite(queue, segment, 0, BLOCK_LEN)?;
     }
     // A suspect tail is fenced by a new incarnation, and so is a full segment: no ghost passes that.
     if !scan.residue && scan.end_offset + BLOCK_LEN <= active.groups_end() {
@@ -107,8 +139,7 @@ pub(crate) fn write(
     Ok(proof)
 }
 
-/// Writes what is read there to the same place, durably.
-fn rewrite(queue: &dyn WriteQueue, segment: &Segment, offset: u64, len: u64) -> Result<u64> {
+fn read(segment: &Segment, offset: u64, len: u64) -> Result<Buffer> {
     let len_usize = usize::try_from(len).expect("a slice is small");
     let mut bytes = Buffer::with_capacity(len_usize);
     bytes.resize(len_usize);
@@ -123,8 +154,7 @@ fn rewrite(queue: &dyn WriteQueue, segment: &Segment, offset: u64, len: u64) -> 
             found: format!("{count} bytes"),
         });
     }
-    write_now(queue, &segment.file, offset, Arc::new(bytes))?;
-    Ok(len)
+    Ok(bytes)
 }
 
 /// Performs one durable write and waits for it.

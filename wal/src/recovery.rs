@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::{InUse, Start};
-use crate::disk::{Disk, WriteQueue};
+use crate::disk::{ALIGNMENT_MAX, Disk, WriteQueue};
 use crate::envelope::{Encryptor, Envelope, try_keys};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
@@ -52,7 +52,8 @@ pub struct Recovery {
     pub closed: bool,
     /// The end of the log.
     pub tail: Tail,
-    /// Bytes that were read: headers and footers, and one segment.
+    /// Bytes that were read: of each segment its header, its first group's header and its footer; the newest one
+    /// whole, and once more what nothing proves and the headers of those that hold nothing.
     pub bytes_read: u64,
     /// Bytes written once more because nothing proved that they were durable.
     pub bytes_rewritten: u64,
@@ -300,7 +301,7 @@ pub(crate) fn recover(
     }
     let (sealed, spares) = arrange(&mut survey, header)?;
     // Before anything is written.
-    check_keys((&active, &header), &scan, &sealed, options, &mut window)?;
+    let keys_read = check_keys((&active, &header), &scan, &sealed, options)?;
     let last = Lsn(scan.next.0 - 1);
     let trusts = canary::is_on(canary::RECOVERY_TRUSTS_PAGE_CACHE);
     let proof = match trusts {
@@ -316,8 +317,7 @@ pub(crate) fn recover(
     let recovery = Recovery {
         closed: scan.closed && tail == Tail::Clean,
         tail,
-        // What is rewritten is read for it.
-        bytes_read: survey.bytes_read + window.bytes_read + proof.bytes_rewritten,
+        bytes_read: survey.bytes_read + window.bytes_read + proof.bytes_read + keys_read,
         bytes_rewritten: proof.bytes_rewritten,
         last,
     };
@@ -342,19 +342,23 @@ pub(crate) fn recover(
 }
 
 /// Sees whether the keys of the log's end are there: it goes on only with them. Those of older groups are asked for
-/// when the groups are read.
+/// when the groups are read. Returns how many bytes were read.
 fn check_keys(
     (active, header): (&Segment, &SegmentHeader),
     scan: &Scan,
     sealed: &VecDeque<Arc<InUse>>,
     options: &Options,
-    window: &mut Window,
-) -> Result<()> {
+) -> Result<u64> {
+    // Single groups, here and there.
+    let mut window = Window::of_len(ALIGNMENT_MAX);
     let keyring = options.encryption.as_ref();
-    try_keys(active, header, scan.encrypted.values().copied(), keyring, window)?;
-    let Some(newest) = sealed.back().filter(|_| scan.offsets.is_empty()) else { return Ok(()) };
-    let first = read_loose_group(&newest.segment, &newest.header, GROUPS_START, window).ok();
-    try_keys(&newest.segment, &newest.header, first, keyring, window)
+    try_keys(active, header, scan.encrypted.values().copied(), keyring, &mut window)?;
+    if let Some(newest) = sealed.back().filter(|_| scan.offsets.is_empty()) {
+        let (segment, header) = (&newest.segment, &newest.header);
+        let first = read_loose_group(segment, header, GROUPS_START, &mut window).ok();
+        try_keys(segment, header, first, keyring, &mut window)?;
+    }
+    Ok(window.bytes_read)
 }
 
 fn encryptor(disk: &dyn Disk, options: &Options) -> Result<Option<Encryptor>> {

@@ -6,17 +6,27 @@
 //! may also have gone astray and left an old one, whole: so the first group of every segment but the
 //! newest is looked at, and must not be newer than the newest header. The write that went astray may as well
 //! be that of a group, and have landed on the header.
+//!
+//! The headers of a segment and of its first group come with one read. With its footer that is all that opening
+//! reads of a sealed segment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::core::InUse;
-use crate::disk::Disk;
+use crate::disk::{ALIGNMENT_MAX, Disk};
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader};
 use crate::segment::{FOOTER_LEN, GROUPS_START, HEADER_LEN, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
 use crate::{Error, Lsn, Result};
+
+/// Bytes that are read of the front of each file: the block of its header, and the header of its first group.
+const FRONT_LEN: usize = ALIGNMENT_MAX + GROUP_HEADER_LEN;
+const _: () = assert!(
+    GROUPS_START == 4096 && ALIGNMENT_MAX == 4096,
+    "the first group is behind the header's block"
+);
 
 /// The segment files of a directory.
 pub(crate) struct Survey {
@@ -33,13 +43,16 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let mut in_use: Vec<(Segment, SegmentHeader)> = Vec::new();
     let mut spares = Vec::new();
     let mut damaged = Vec::new();
-    let header_len = u64::try_from(HEADER_LEN).expect("a small constant");
+    let mut fronts = BTreeMap::new();
     let mut bytes_read = 0;
     for name in disk.list(dir)? {
         let Some(id) = SegmentId::from_file_name(&name) else { continue };
         let segment = Segment::open(disk, dir, id)?;
-        bytes_read += segment.len.min(header_len);
-        match segment.read_header() {
+        let front = read_front(&segment)?;
+        bytes_read += u64::try_from(front.len()).expect("it is in memory");
+        let header = SegmentHeader::decode(&front[..front.len().min(HEADER_LEN)], &segment.path);
+        fronts.insert(id, front.get(ALIGNMENT_MAX..).map(<[u8]>::to_vec));
+        match header {
             Ok(Some(header)) if header.in_use => in_use.push((segment, header)),
             Ok(Some(_)) => spares.push(segment),
             Ok(None) => damaged.push((segment, None)),
@@ -62,10 +75,15 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     if newest.is_some() {
         let older = in_use.iter().rev().skip(1).map(|(segment, _)| segment);
         for segment in spares.iter().chain(older) {
-            // One block of each: opening reads as much as there are segments, not as they are long.
-            let block_len = usize::try_from(BLOCK_LEN).expect("a small constant");
-            let mut window = Window::of_len(block_len);
-            check_block(segment, GROUPS_START, newest, &mut window, &mut None)?;
+            if let Some(Some(group)) = fronts.get(&segment.id) {
+                check_block(segment, GROUPS_START, group, newest, &mut None)?;
+                continue;
+            }
+            // It did not come with the header. One block: opening reads as much as there are segments, not as
+            // they are long.
+            let mut window = Window::of_len(ALIGNMENT_MAX);
+            let group = window.bytes(segment, GROUPS_START, GROUP_HEADER_LEN);
+            check_block(segment, GROUPS_START, group, newest, &mut None)?;
             bytes_read += window.bytes_read;
         }
     }
@@ -74,6 +92,18 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
         spares.push(segment);
     }
     Ok(Survey { in_use, spares, bytes_read })
+}
+
+/// The front of a file, or what there is of it.
+fn read_front(segment: &Segment) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; FRONT_LEN];
+    let count = match segment.file.read_at(&mut bytes, 0) {
+        Ok(count) => count,
+        // If it is the first group that cannot be read, that hides no header.
+        Err(_) => segment.file.read_at(&mut bytes[..HEADER_LEN], 0)?,
+    };
+    bytes.truncate(count);
+    Ok(bytes)
 }
 
 /// An incarnation is given once. A file that has it twice is a copy, or a header that went astray.
@@ -100,7 +130,8 @@ fn check_unheaded(
     let mut window = Window::new();
     let mut offset = 0;
     while offset < segment.len {
-        check_block(segment, offset, newest, &mut window, error)?;
+        let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
+        check_block(segment, offset, bytes, newest, error)?;
         offset += BLOCK_LEN;
     }
     Ok(window.bytes_read)
@@ -112,11 +143,10 @@ fn check_unheaded(
 fn check_block(
     segment: &Segment,
     offset: u64,
+    bytes: &[u8],
     newest: Option<(u64, u64)>,
-    window: &mut Window,
     error: &mut Option<Error>,
 ) -> Result<()> {
-    let bytes = window.bytes(segment, offset, GROUP_HEADER_LEN);
     let Some(bytes) = bytes.first_chunk() else { return Ok(()) };
     let incarnation = crate::frame::u64_at(bytes, 8);
     let is_needed = match newest {

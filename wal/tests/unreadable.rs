@@ -63,3 +63,43 @@ fn a_read_that_fails_while_opening_destroys_nothing() {
         }
     }
 }
+
+/// One read of a sealed segment brings its header and its first group's: if it fails, the header is asked for
+/// alone. Whatever fails once, the log opens whole the next time, and what opens at once is whole.
+#[test]
+fn a_read_of_a_sealed_segment_that_fails_hides_nothing() {
+    let disk = SimulatedDisk::new(1);
+    let (wal, _) = Wal::open(disk.mount(), Path::new(DIR), options()).unwrap();
+    for number in 0..60_u8 {
+        let lsn = wal.append(&[number; 3000]).unwrap();
+        wal.wait(lsn).unwrap();
+    }
+    let last = wal.durable();
+    assert!(wal.stats().segments_in_use > 3);
+    wal.close().unwrap();
+    drop(wal);
+    disk.kill();
+    let mut opened_at_once = 0;
+    for ahead in 1.. {
+        let disk = disk.fork(ahead);
+        let operations = disk.operations();
+        disk.fail_at(operations + ahead, Fault::Eio);
+        let opened = Wal::open(disk.mount(), Path::new(DIR), options());
+        let is_past = disk.operations() < operations + ahead;
+        if let Ok((_, recovery)) = &opened {
+            opened_at_once += 1;
+            assert_eq!((recovery.last, &recovery.tail), (last, &Tail::Clean), "operation {ahead}");
+        }
+        disk.clear_faults();
+        disk.kill();
+        drop(opened);
+        let (wal, recovery) = Wal::open(disk.mount(), Path::new(DIR), options()).unwrap();
+        assert_eq!(recovery.last, last, "after a fault at operation {ahead}");
+        let read = wal.reader(Lsn(1)).next_records().unwrap().map_or(0, |all| all.iter().count());
+        assert!(read > 0, "nothing is left at operation {ahead}");
+        if is_past {
+            break;
+        }
+    }
+    assert!(opened_at_once > 3, "a front that is not read at once is no reason not to open");
+}
