@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::Result;
-use crate::disk::{Disk, OpenMode};
+use crate::disk::{Disk, OpenMode, VERDICT_FILE, inspect_verdict};
 use crate::envelope::Envelope;
 use crate::footer::Footer;
 use crate::frame::{
@@ -15,7 +15,8 @@ use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
 
 /// Describes the segment file `path`: its header, each group, and what stands where the groups end.
-/// No key is needed: of encrypted groups it says which one they have. Reads only; a damaged file is described as far as possible. The mark of a spare directory is described, too.
+/// No key is needed: of encrypted groups it says which one they have. Reads only; a damaged file is described as far as possible. So are the mark of a spare
+/// directory and what a probe found.
 ///
 /// # Errors
 ///
@@ -23,6 +24,9 @@ use crate::window::Window;
 pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
     if path.ends_with(crate::spare::MARK_FILE) {
         return crate::spare::inspect_mark(disk, path);
+    }
+    if path.ends_with(VERDICT_FILE) {
+        return inspect_verdict(disk, path);
     }
     let file = disk.open(path, OpenMode::Read)?;
     let len = file.len()?;

@@ -25,7 +25,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::core::Core;
-use crate::disk::{Disk, Lock, OpenMode, PairedDisk, replace_file};
+use crate::disk::{Disk, Lock, OpenMode, PairedDisk, VERDICT_FILE, replace_file};
 use crate::frame::{FORMAT_VERSION, u32_at, u64_at};
 use crate::housekeeping::Housekeeper;
 use crate::segment::{HEADER_LEN, SegmentHeader, SegmentId};
@@ -226,7 +226,7 @@ pub(crate) fn pair(
         _ => Ok(Arc::new(PairedDisk::new(
             (disk, dir.to_path_buf()),
             (spare.disk.clone(), spare.dir.clone()),
-            &[LOCK_FILE, MARK_FILE],
+            &[LOCK_FILE, MARK_FILE, VERDICT_FILE],
             is_apart,
         ))),
     }

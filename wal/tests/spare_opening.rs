@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use strandline_wal::disk::Disk;
 use strandline_wal::disk::simulated::{Fault, SimulatedDisk, Survival};
+use strandline_wal::disk::{Disk, OpenMode, VERDICT_FILE};
 use strandline_wal::{
     Error, Lsn, Moved, Options, Recovery, Salvage, SpareDirectory, Wal, verify, with_spare,
 };
@@ -64,6 +64,29 @@ fn half_a_log_is_refused() {
     assert!(verified.damages.is_empty() && verified.segments >= 2, "{verified:?}");
     assert_eq!(verified.last.0, pair.acknowledged.max(verified.last.0));
     pair.reopen("whole").close().unwrap();
+}
+
+/// Each directory has what a probe found of its disk: a name that both have, and that is no file of the log.
+#[test]
+fn what_probes_found_stands_in_both_directories() {
+    let mut pair = Pair::new(3, Family::Threads);
+    let wal = pair.open().unwrap().0;
+    pair.work(&wal, 40);
+    drop(wal);
+    for (disk, dir) in [(&pair.own, DIR), (&pair.spare, SPARE)] {
+        let file = disk.open(&Path::new(dir).join(VERDICT_FILE), OpenMode::Create).unwrap();
+        file.write_at(b"whatever", 0).unwrap();
+    }
+    let dir = Path::new(DIR);
+    let both = with_spare(pair.own.clone(), dir, &pair.directory()).unwrap();
+    let verified = verify(&*both, dir).unwrap();
+    assert!(verified.damages.is_empty(), "{verified:?}");
+    let salvage = Salvage::apply(&*both, dir, Lsn(1), None).unwrap();
+    assert!(!salvage.is_needed() && salvage.damages.is_empty(), "{salvage:?}");
+    pair.reopen("with what probes found").close().unwrap();
+    for (disk, dir) in [(&pair.own, DIR), (&pair.spare, SPARE)] {
+        assert!(disk.exists(&Path::new(dir).join(VERDICT_FILE)).unwrap(), "it is left alone");
+    }
 }
 
 /// A mark that a killed process has left in the cache only is no mark yet.

@@ -62,6 +62,7 @@ mod pwritev2;
 pub mod real;
 mod real_file;
 mod registered;
+mod remembered;
 pub mod shared;
 mod shared_queue;
 pub mod simulated;
@@ -70,6 +71,7 @@ mod trial;
 #[allow(unsafe_code)]
 mod uring;
 mod uring_flight;
+mod verdicts;
 mod writer_threads;
 
 pub use atomic_file::replace_file;
@@ -78,6 +80,8 @@ pub use map::Map;
 pub(crate) use paired::PairedDisk;
 pub use probe::{ProbeReport, RungReport, Verdict, probe};
 pub use real::RealDisk;
+pub use remembered::VERDICT_FILE;
+pub(crate) use remembered::inspect_verdict;
 pub use shared::SharedDisk;
 pub use simulated::SimulatedDisk;
 pub use writer_threads::WriterThreads;

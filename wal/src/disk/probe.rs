@@ -2,7 +2,8 @@
 //!
 //! [`probe`] tries every rung in a directory, measures it, and reads what the system tells of the
 //! disk; [`ProbeReport`] is what `doctor` prints. Opening a disk goes the same way with less
-//! effort: a few writes, and no rung below one that works.
+//! effort: a few writes, and no rung below one that works. What it finds is remembered while the machine
+//! runs ([`VERDICT_FILE`](super::VERDICT_FILE)).
 //!
 //! The rule, from the design: io_uring where a durable write costs the device no cache flush, or
 //! where it was measured clearly faster than `pwritev2`; else `pwritev2`; else what works, from the
@@ -187,7 +188,7 @@ fn examine_rung(dir: &Path, file: &TrialFile, rung: Rung, effort: Effort) -> Ver
 }
 
 /// Applies the rule at the head of the file; `None` if nothing works.
-fn choose(
+pub(super) fn choose(
     rungs: &[RungReport],
     device: Option<&Device>,
     file_system: &FileSystem,

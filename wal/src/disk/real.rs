@@ -1,7 +1,7 @@
 //! The real disk: files of the operating system, and a rung of the ladder for durable writes.
 //!
 //! The rung and what goes with it are settled once, when the disk is opened: see
-//! [`probe`](mod@super::probe) for how. Everything else is spread over files of one noun each: open
+//! [`probe`](mod@super::probe) for how, and `verdicts.rs` for how that is remembered. Everything else is spread over files of one noun each: open
 //! files, directories, the lock file, maps, and one queue for each way of writing durably. For event
 //! loops io_uring signals its completions itself; the other rungs are put behind writer threads.
 //!
@@ -30,13 +30,14 @@ use super::bell::Bell;
 use super::fdatasync::SyncQueue;
 use super::mixed::MixedQueue;
 use super::pwritev2::Pwritev2Queue;
-use super::real_file::{Access, SyncCall};
+use super::real_file::Access;
 use super::trial::SECTOR;
 use super::uring::UringQueue;
+use super::verdicts::{Settled, VERDICTS};
 use super::writer_threads::WriterThreads;
 use super::{
-    ALIGNMENT_MAX, Disk, File, Lock, Map, OpenMode, Profile, Rung, WriteQueue, directory,
-    fdatasync, io_error, lock_file, mapped_file, probe, pwritev2, real_file, uring,
+    Disk, File, Lock, Map, OpenMode, Profile, Rung, WriteQueue, directory, fdatasync, io_error,
+    lock_file, mapped_file, probe, pwritev2, real_file, uring,
 };
 use crate::{Error, Result};
 
@@ -57,8 +58,9 @@ pub struct RealDisk {
 
 impl RealDisk {
     /// The disk under `dir`, which is created, durably, if it does not exist. `None` tries the
-    /// rungs there, quickly, and takes the best one; `Some` takes that one, after a single trial
-    /// write. [`Rung::PortableFsync`] needs no trial, so that with it nothing is created or
+    /// rungs there, quickly, and takes the best one; what was found is kept in the file
+    /// [`VERDICT_FILE`](super::VERDICT_FILE), and while the machine runs it is only proven again, by a single
+    /// write. `Some` takes that one, after a single trial write. [`Rung::PortableFsync`] needs no trial, so that with it nothing is created or
     /// written: this is how tools open what they only read.
     ///
     /// A full disk, where nothing can be tried, is opened nevertheless.
@@ -76,20 +78,14 @@ impl RealDisk {
             }
             None => {
                 directory::create_all(dir)?;
-                let report = probe::probe_quickly(dir)?;
-                (report.chosen, report.direct_alignment.unwrap_or(SECTOR), report.why)
+                let Settled { rung, alignment, mut why, is_remembered } = VERDICTS.settle(dir)?;
+                if is_remembered {
+                    why += "; found earlier, since the machine was started, and proven now";
+                }
+                (rung, alignment.unwrap_or(SECTOR), why)
             }
         };
-        let direct = matches!(rung, Rung::IoUring | Rung::Pwritev2 | Rung::DirectFdatasync);
-        // A buffered disk needs no alignment; by the sector, no two writes share what can tear.
-        let alignment = if direct { alignment } else { SECTOR };
-        assert!(alignment.is_power_of_two(), "an alignment is a power of two");
-        assert!(alignment <= ALIGNMENT_MAX, "blocks of the log are aligned for every disk");
-        let sync = match rung {
-            Rung::PortableFsync => SyncCall::Fsync,
-            _ => SyncCall::Fdatasync,
-        };
-        let access = Access { direct, alignment, sync };
+        let access = Access::of(rung, alignment);
         Ok(RealDisk { dir: dir.to_path_buf(), rung, access, why, is_probed: wanted.is_none() })
     }
 

@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FallocateFlags, OFlags};
 
 use super::transfer::write_fully;
-use super::{ALIGNMENT_MAX, Buffer, DurableWrite, File, OpenMode, io_error};
+use super::trial::SECTOR;
+use super::{ALIGNMENT_MAX, Buffer, DurableWrite, File, OpenMode, Rung, io_error};
 use crate::{Error, Result};
 
 /// The largest piece that goes through a bounce buffer at once: large enough that the copy, not the
@@ -50,6 +51,22 @@ pub(super) struct Access {
     pub(super) alignment: usize,
     /// What [`File::sync`] calls.
     pub(super) sync: SyncCall,
+}
+
+impl Access {
+    /// That of a rung, where direct I/O is aligned to so many bytes.
+    pub(super) fn of(rung: Rung, alignment: usize) -> Self {
+        let direct = matches!(rung, Rung::IoUring | Rung::Pwritev2 | Rung::DirectFdatasync);
+        // A buffered disk needs no alignment; by the sector, no two writes share what can tear.
+        let alignment = if direct { alignment } else { SECTOR };
+        assert!(alignment.is_power_of_two(), "an alignment is a power of two");
+        assert!(alignment <= ALIGNMENT_MAX, "blocks of the log are aligned for every disk");
+        let sync = match rung {
+            Rung::PortableFsync => SyncCall::Fsync,
+            _ => SyncCall::Fdatasync,
+        };
+        Self { direct, alignment, sync }
+    }
 }
 
 /// An open file.

@@ -197,7 +197,7 @@ fn zeros() -> Arc<Buffer> {
 }
 
 /// Makes one durable write and waits for it.
-fn perform(queue: &dyn WriteQueue, write: DurableWrite) -> Result<()> {
+pub(super) fn perform(queue: &dyn WriteQueue, write: DurableWrite) -> Result<()> {
     match queue.submit(write) {
         Submitted::Done(result) => result,
         Submitted::Queued => queue.complete().into_iter().try_for_each(|ended| ended.result),

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use strandline_replication::ReplicaId;
-use strandline_wal::disk::{Disk, RealDisk, Rung};
+use strandline_wal::disk::{Disk, RealDisk, Rung, VERDICT_FILE};
 
 use super::certificates;
 use crate::cli::ConfigArguments;
@@ -242,7 +242,8 @@ impl Files {
     }
 }
 
-/// A name in a directory; none if it is empty or not there. What a new file system holds does not count.
+/// A name in a directory; none if it is empty or not there. What a new file system holds does not count, nor what
+/// somebody found who only tried the disk.
 fn first_name(dir: &Path) -> Result<Option<String>> {
     let refused = |source| Error::Path { operation: "read directory", path: dir.into(), source };
     let names = match fs::read_dir(dir) {
@@ -252,7 +253,7 @@ fn first_name(dir: &Path) -> Result<Option<String>> {
     };
     for name in names {
         let name = name.map_err(refused)?.file_name();
-        if name != "lost+found" {
+        if name != "lost+found" && name != VERDICT_FILE {
             return Ok(Some(name.to_string_lossy().into_owned()));
         }
     }
