@@ -2,32 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/directory.rs"]
+mod directory;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use strandline_server::config::{Config, Origin};
 use strandline_server::start::{Error, Node, start};
 
-/// A directory that is removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("strandline-node-{}-{number}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use directory::Directory;
 
 fn config(dir: &Path, settings: &[(&str, &str)]) -> Config {
     let mut config = Config::default();

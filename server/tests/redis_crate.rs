@@ -5,9 +5,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/directory.rs"]
+mod directory;
+
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -19,36 +20,20 @@ use redis::{
 use strandline_server::config::{Config, Origin};
 use strandline_server::start::{Node, start};
 
+use directory::Directory;
+
 /// A machine that is busy is no reason to give up.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(300));
 const PROTOCOLS: [&str; 2] = ["resp2", "resp3"];
 
-/// A directory that is removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("strandline-client-{}-{number}", std::process::id());
-        Self(std::env::temp_dir().join(name))
+fn serve(dir: &Directory, settings: &[(&str, &str)]) -> Node {
+    let mut config = Config::default();
+    let dir = dir.0.to_str().unwrap();
+    let common = [("port", "0"), ("dir", dir), ("write-timeout-ms", "60000")];
+    for (name, value) in common.iter().chain(settings) {
+        config.set(name, value, Origin::Command).unwrap();
     }
-
-    fn serve(&self, settings: &[(&str, &str)]) -> Node {
-        let mut config = Config::default();
-        let dir = self.0.to_str().unwrap();
-        let common = [("port", "0"), ("dir", dir), ("write-timeout-ms", "60000")];
-        for (name, value) in common.iter().chain(settings) {
-            config.set(name, value, Origin::Command).unwrap();
-        }
-        start(config).unwrap()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    start(config).unwrap()
 }
 
 fn client(node: &Node, user: &str, rest: &str) -> Client {
@@ -60,7 +45,7 @@ fn client(node: &Node, user: &str, rest: &str) -> Client {
 fn in_both_protocols(test: impl Fn(&mut Connection)) {
     for protocol in PROTOCOLS {
         let dir = Directory::new();
-        let node = dir.serve(&[]);
+        let node = serve(&dir, &[]);
         let client = client(&node, "", &format!("0?protocol={protocol}"));
         let mut connection = client.get_connection().unwrap();
         test(&mut connection);
@@ -218,7 +203,7 @@ fn errors_are_those_that_the_client_knows() {
 #[test]
 fn the_handshake_with_password_database_and_name() {
     let dir = Directory::new();
-    let node = dir.serve(&[("requirepass", "tide")]);
+    let node = serve(&dir, &[("requirepass", "tide")]);
     for protocol in PROTOCOLS {
         let rest = format!("3?protocol={protocol}");
         let refused = client(&node, "", &rest).get_connection().map(|_| ()).unwrap_err();
@@ -261,7 +246,7 @@ fn run(test: impl Future<Output = ()>) {
 fn a_multiplexed_connection_keeps_answers_apart() {
     for protocol in PROTOCOLS {
         let dir = Directory::new();
-        let node = dir.serve(&[]);
+        let node = serve(&dir, &[]);
         let client = client(&node, "", &format!("0?protocol={protocol}"));
         run(async {
             let connection =
@@ -296,7 +281,7 @@ fn a_multiplexed_connection_keeps_answers_apart() {
 #[test]
 fn the_connection_manager_survives_a_restart_of_the_server() {
     let dir = Directory::new();
-    let node = dir.serve(&[]);
+    let node = serve(&dir, &[]);
     let port = node.addresses()[0].port().to_string();
     let client = client(&node, "", "0?protocol=resp3");
     run(async {
@@ -310,7 +295,7 @@ fn the_connection_manager_survives_a_restart_of_the_server() {
         // A node has a runtime of its own, which must not end inside of this one.
         let (node, dir) = std::thread::spawn(move || {
             node.finish().unwrap();
-            (dir.serve(&[("port", &port)]), dir)
+            (serve(&dir, &[("port", &port)]), dir)
         })
         .join()
         .unwrap();

@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::harness::{Cluster, Directory, node_list, strandline};
+use crate::directory::Directory;
+use crate::harness::{Cluster, node_list, strandline};
 
 #[test]
 fn what_init_makes_runs_and_nothing_of_it_runs_as_anything_else() {

@@ -1,35 +1,17 @@
 //! A cluster of processes, formed with `cluster init`; nodes are killed, stopped and started again.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
-/// How long anything may take on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+use crate::directory::Directory;
+use crate::process::{Client, PATIENCE, await_answer, serve};
+
 /// How long a session may take to answer a write before it calls it unknown.
 const WRITE_TIMEOUT_MS: &str = "20000";
-
-/// A directory that is removed at the end.
-pub(crate) struct Directory(pub(crate) PathBuf);
-
-impl Directory {
-    pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("strandline-cluster-{}-{number}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Runs the program to its end.
 pub(crate) fn strandline(args: &[&str]) -> Output {
@@ -80,7 +62,13 @@ impl Cluster {
     }
 
     pub(crate) fn restart(&mut self, place: usize) {
-        self.children[place] = Some(serve(&self.settings(place)));
+        let settings = self.settings(place);
+        self.children[place] = Some(serve(|command| {
+            command
+                .arg("--config")
+                .arg(settings)
+                .env("STRANDLINE_WRITE_TIMEOUT_MS", WRITE_TIMEOUT_MS);
+        }));
     }
 
     /// The file of settings of a node.
@@ -165,79 +153,14 @@ impl Drop for Cluster {
     }
 }
 
-/// Starts a node and waits until it is ready.
-fn serve(config: &Path) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_strandline"))
-        .args(["serve", "--config"])
-        .arg(config)
-        .env("STRANDLINE_WRITE_TIMEOUT_MS", WRITE_TIMEOUT_MS)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("ready"), "{line:?}");
-    child
-}
-
-/// A client that sends lines.
-pub(crate) struct Client(BufReader<TcpStream>);
-
 impl Client {
-    fn connect(port: u16) -> Option<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Some(Self(BufReader::new(stream)))
-    }
-
-    /// The answer as text; arrays with blanks between.
-    pub(crate) fn ask(&mut self, line: &str) -> String {
-        self.send(line);
-        self.take().unwrap_or_else(|error| format!("(no answer: {error})"))
-    }
-
-    /// Sends without waiting for the answer.
-    pub(crate) fn send(&mut self, line: &str) {
-        // If the node is gone, that shows when the answer is taken.
-        let _ = self.0.get_mut().write_all(format!("{line}\r\n").as_bytes());
-    }
-
-    /// Takes the next answer.
-    pub(crate) fn take(&mut self) -> std::io::Result<String> {
-        let mut line = String::new();
-        if self.0.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let line = line.trim_end().to_owned();
-        let (kind, rest) = line.split_at(1);
-        match kind {
-            "$" if rest != "-1" => {
-                let mut bytes = vec![0; rest.parse::<usize>().unwrap() + 2];
-                self.0.read_exact(&mut bytes)?;
-                bytes.truncate(bytes.len() - 2);
-                Ok(String::from_utf8_lossy(&bytes).into_owned())
-            }
-            "*" => {
-                let count: usize = rest.parse().unwrap();
-                let parts: std::io::Result<Vec<String>> = (0..count).map(|_| self.take()).collect();
-                Ok(parts?.join(" "))
-            }
-            ":" | "+" => Ok(rest.to_owned()),
-            _ => Ok(line),
-        }
-    }
-
     /// Asks until the answer is this.
     pub(crate) fn await_answer(&mut self, line: &str, expected: &str) {
-        let began = Instant::now();
-        loop {
-            let answer = self.ask(line);
-            if answer == expected {
-                return;
-            }
-            assert!(began.elapsed() < PATIENCE, "{line}: {answer}, not {expected}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        await_answer(line, || Some(self.ask(line)), |answer| answer == expected);
+    }
+
+    /// Asks until there is this in the answer.
+    pub(crate) fn await_word(&mut self, line: &str, word: &str) {
+        await_answer(line, || Some(self.ask(line)), |answer| answer.contains(word));
     }
 }

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod compression;
+#[path = "../common/directory.rs"]
+mod directory;
 mod forming;
 mod harness;
+#[path = "../common/process.rs"]
+mod process;
 mod sessions;
 mod stale_reads;
 mod waiting;

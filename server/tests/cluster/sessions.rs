@@ -1,6 +1,7 @@
 //! A numbered request is executed once, whatever dies between its execution and its answer.
 
-use crate::harness::{Client, Cluster};
+use crate::harness::Cluster;
+use crate::process::Client;
 
 /// Sends a request until its outcome is known: what any client does that numbers its writes.
 fn insist(cluster: &Cluster, places: &[usize], line: &str) -> String {

@@ -3,28 +3,16 @@
 
 use std::time::Instant;
 
-use crate::harness::{Client, Cluster, PATIENCE};
+use crate::harness::Cluster;
+use crate::process::PATIENCE;
 
 /// A node that follows.
 fn follower(cluster: &Cluster) -> usize {
     let leader = cluster.leader();
     let place = (0..3).find(|place| *place != leader).unwrap();
     let mut client = cluster.client(place);
-    await_word(&mut client, "info replication", "master_link_status:up");
+    client.await_word("info replication", "master_link_status:up");
     place
-}
-
-/// Asks until there is this in the answer.
-fn await_word(client: &mut Client, line: &str, word: &str) {
-    let began = Instant::now();
-    loop {
-        let answer = client.ask(line);
-        if answer.contains(word) {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{line}: {answer:?}, not {word}");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
 }
 
 fn count_of(info: &str, name: &str) -> i64 {
@@ -62,7 +50,7 @@ fn a_follower_answers_alone_within_the_bound_and_not_beyond_it() {
 
     // Alone: as of now nothing can be said, and what was proven is young enough for who takes it.
     (0..3).filter(|place| *place != at).for_each(|place| cluster.kill(place));
-    await_word(&mut strict, "get colour", "CLUSTERDOWN");
+    strict.await_word("get colour", "CLUSTERDOWN");
     assert_eq!(loose.ask("get colour"), "blue");
     // It ends with the bound, and with the wish.
     strict.ask("config set stale-read-max-ms 1");

@@ -1,6 +1,6 @@
 //! A node whose log is compressed: killed with -9, started with and without it, and followed.
 
-use super::harness::Process;
+use crate::harness::Process;
 
 const LZ4: [(&str, &str); 1] = [("STRANDLINE_LOG_COMPRESSION", "lz4")];
 

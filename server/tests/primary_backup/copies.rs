@@ -9,7 +9,9 @@ use strandline_server::start::{Node, Opened, start_with};
 use strandline_server::store::Store;
 use strandline_wal::disk::{RealDisk, Rung};
 
-use super::harness::{Client, Directory, Process};
+use crate::directory::Directory;
+use crate::harness::{Process, client_of};
+use crate::process::Client;
 
 /// A node whose log is trimmed after a few hundred kilobytes.
 fn short_log(dir: &Directory) -> Node {
@@ -47,7 +49,7 @@ fn who_is_too_far_behind_gets_a_copy() {
     let dir = Directory::new();
     let primary = short_log(&dir);
     let port = primary.addresses()[0].port();
-    let mut client = Client::new(port);
+    let mut client = client_of(port);
     fill(&mut client, "before");
     assert!(first(&mut client) > 1, "the log has been trimmed");
     // One that is empty, one that has been emptied, and one that is told to discard.
@@ -60,7 +62,7 @@ fn who_is_too_far_behind_gets_a_copy() {
     let order = format!("replicaof 127.0.0.1 {port}");
     assert_eq!(fresh.ask(&order), "OK");
     assert_eq!(emptied.ask(&order), "OK");
-    assert!(told.ask(&order).starts_with("DIVERGED"));
+    assert!(told.ask(&order).starts_with("-DIVERGED"));
     assert_eq!(told.ask(&format!("{order} discard")), "OK");
     let mut backups = [fresh, emptied, told];
     for backup in &backups {
@@ -89,7 +91,7 @@ fn who_is_too_far_behind_gets_a_copy() {
     primary.finish().unwrap();
     let primary = short_log(&dir);
     let port = primary.addresses()[0].port();
-    let mut client = Client::new(port);
+    let mut client = client_of(port);
     fill(&mut client, "before");
     fill(&mut client, "after");
     assert!(first(&mut client) > 700);

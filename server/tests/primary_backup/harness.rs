@@ -1,32 +1,10 @@
 //! Nodes in processes of their own, killed with -9 and started again in the same place.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::net::TcpListener;
+use std::process::Child;
 
-/// How long anything may take on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A directory that is removed at the end.
-pub(crate) struct Directory(pub(crate) PathBuf);
-
-impl Directory {
-    pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("strandline-backup-{}-{number}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use crate::directory::Directory;
+use crate::process::{Client, await_answer, serve};
 
 /// A node that can die and come back.
 pub(crate) struct Process {
@@ -57,20 +35,14 @@ impl Process {
 
     /// Starts it again.
     pub(crate) fn restart(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_strandline"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--dir"])
-            .arg(&self.dir.0)
-            .args(&self.flags)
-            .env("STRANDLINE_WRITE_TIMEOUT_MS", "60000")
-            .envs(self.settings.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready"), "{line:?}");
-        self.child = Some(child);
+        self.child = Some(serve(|command| {
+            command
+                .args(["--listen", &format!("127.0.0.1:{}", self.port), "--dir"])
+                .arg(&self.dir.0)
+                .args(&self.flags)
+                .env("STRANDLINE_WRITE_TIMEOUT_MS", "60000")
+                .envs(self.settings.iter().copied());
+        }));
     }
 
     /// kill -9
@@ -93,7 +65,7 @@ impl Process {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.port)
+        client_of(self.port)
     }
 
     /// One command over a connection of its own, as redis-cli does it.
@@ -103,18 +75,8 @@ impl Process {
 
     /// Waits until the answer to `line` contains `expected`.
     pub(crate) fn await_answer(&self, line: &str, expected: &str) -> String {
-        let began = Instant::now();
-        loop {
-            let answer = Client::connect(self.port).map(|mut client| {
-                client.ask("auth tide");
-                client.ask(line)
-            });
-            match answer {
-                Some(answer) if answer.contains(expected) => return answer,
-                _ if began.elapsed() > PATIENCE => panic!("{line}: {answer:?}, not {expected}"),
-                _ => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
+        let ask = || Some(authenticated(self.port)?.ask(line));
+        await_answer(line, ask, |answer| answer.contains(expected))
     }
 
     /// Waits until it follows.
@@ -136,54 +98,15 @@ impl Drop for Process {
     }
 }
 
-/// A client that sends lines.
-pub(crate) struct Client(BufReader<TcpStream>);
+/// A client of the node at this port, with the password of these tests.
+pub(crate) fn client_of(port: u16) -> Client {
+    authenticated(port).unwrap()
+}
 
-impl Client {
-    pub(crate) fn connect(port: u16) -> Option<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Some(Self(BufReader::new(stream)))
-    }
-
-    pub(crate) fn new(port: u16) -> Self {
-        let mut client = Self::connect(port).unwrap();
-        // Without a password this is an error, and does no harm.
-        client.try_ask("auth tide").unwrap();
-        client
-    }
-
-    pub(crate) fn ask(&mut self, line: &str) -> String {
-        self.try_ask(line).unwrap_or_else(|error| format!("(no answer: {error})"))
-    }
-
-    /// The answer as text; arrays with blanks between.
-    pub(crate) fn try_ask(&mut self, line: &str) -> std::io::Result<String> {
-        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes())?;
-        self.reply()
-    }
-
-    fn reply(&mut self) -> std::io::Result<String> {
-        let mut line = String::new();
-        if self.0.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let line = line.trim_end();
-        let (kind, rest) = line.split_at(1);
-        match kind {
-            "$" if rest == "-1" => Ok("(nil)".into()),
-            "$" => {
-                let mut bytes = vec![0; rest.parse::<usize>().unwrap() + 2];
-                self.0.read_exact(&mut bytes)?;
-                bytes.truncate(bytes.len() - 2);
-                Ok(String::from_utf8_lossy(&bytes).into_owned())
-            }
-            "*" => {
-                let items: std::io::Result<Vec<String>> =
-                    (0..rest.parse::<usize>().unwrap()).map(|_| self.reply()).collect();
-                Ok(items?.join(" "))
-            }
-            _ => Ok(rest.to_owned()),
-        }
-    }
+/// The same, if the node is there.
+fn authenticated(port: u16) -> Option<Client> {
+    let mut client = Client::connect(port)?;
+    // Without a password this is an error, and does no harm.
+    client.ask("auth tide");
+    Some(client)
 }

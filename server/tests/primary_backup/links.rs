@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::harness::{PATIENCE, Process};
+use crate::harness::Process;
+use crate::process::PATIENCE;
 
 /// What a proxy does to each connection, decided by its number.
 struct Proxy {

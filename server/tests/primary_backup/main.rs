@@ -4,10 +4,14 @@
 
 mod compression;
 mod copies;
+#[path = "../common/directory.rs"]
+mod directory;
 mod harness;
 mod links;
+#[path = "../common/process.rs"]
+mod process;
 
-use harness::{Client, Process};
+use harness::{Process, client_of};
 
 fn follow(backup: &Process, primary: &Process) -> String {
     backup.ask(&format!("replicaof {}", primary.address()))
@@ -35,7 +39,7 @@ fn both_keys_are_everywhere_whatever_the_order() {
     assert_eq!(client.ask("wait 2 60000"), "2");
     for node in &nodes[1..] {
         both_keys(node);
-        assert!(node.ask("set third three").starts_with("READONLY"), "a backup takes no writes");
+        assert!(node.ask("set third three").starts_with("-READONLY"), "a backup takes no writes");
     }
     for (round, order) in
         [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]].iter().enumerate()
@@ -82,7 +86,7 @@ fn who_comes_back_empty_is_followed_by_nobody_who_has_data() {
     // The way out that keeps the data. The old primary has a key that the new one has not.
     assert_eq!(backup.ask("replicaof no one"), "OK");
     let refused = follow(&primary, &backup);
-    assert!(refused.starts_with("DIVERGED"), "{refused}");
+    assert!(refused.starts_with("-DIVERGED"), "{refused}");
     assert_eq!(primary.ask("set still writable"), "OK", "a refused order changes nothing");
     let told = primary.ask(&format!("replicaof {} discard", backup.address()));
     assert_eq!(told, "OK");
@@ -103,7 +107,7 @@ fn a_fork_is_never_merged_in_silence() {
     primary.ask("set second two");
     assert_eq!(follow(&backup, &primary), "OK");
     backup.await_answer("get second", "two");
-    assert!(follow(&primary, &backup).starts_with("ERR the node at"), "no circles");
+    assert!(follow(&primary, &backup).starts_with("-ERR the node at"), "no circles");
     assert!(follow(&primary, &primary).contains("cannot follow itself"));
     primary.kill();
     assert_eq!(backup.ask("slaveof no one"), "OK");
@@ -117,7 +121,7 @@ fn a_fork_is_never_merged_in_silence() {
     primary.ask("set fork left");
     backup.ask("set fork right");
     let refused = follow(&primary, &backup);
-    assert!(refused.starts_with("DIVERGED this node has entries"), "{refused}");
+    assert!(refused.starts_with("-DIVERGED this node has entries"), "{refused}");
     assert_eq!(primary.ask("get fork"), "left");
     primary.ask(&format!("replicaof {} DISCARD", backup.address()));
     primary.await_answer("get fork", "right");
@@ -149,7 +153,7 @@ fn a_backup_can_be_followed() {
 fn the_lead_is_handed_over_without_loss() {
     let password = ["--requirepass", "tide", "--masterauth", "tide"];
     let nodes = [(); 3].map(|()| Process::start(&password));
-    assert!(nodes[0].ask("failover").starts_with("ERR FAILOVER requires"));
+    assert!(nodes[0].ask("failover").starts_with("-ERR FAILOVER requires"));
     for backup in &nodes[1..] {
         assert_eq!(follow(backup, &nodes[0]), "OK");
         backup.await_link();
@@ -158,7 +162,7 @@ fn the_lead_is_handed_over_without_loss() {
     assert!(nodes[1].ask("failover").contains("not valid when server is a replica"));
     let port = nodes[0].port;
     let writer = std::thread::spawn(move || {
-        let mut client = Client::new(port);
+        let mut client = client_of(port);
         let mut count = 0;
         loop {
             let answer = client.ask(&format!("set key:{count} {count}"));
@@ -172,7 +176,7 @@ fn the_lead_is_handed_over_without_loss() {
     let to = format!("failover to localhost {} timeout 60000", nodes[1].port);
     assert_eq!(nodes[0].ask(&to), "OK");
     let (count, answer) = writer.join().unwrap();
-    assert!(answer.starts_with("READONLY") && count > 0, "{count} and {answer}");
+    assert!(answer.starts_with("-READONLY") && count > 0, "{count} and {answer}");
     assert!(nodes[1].ask("role").starts_with("master"));
     assert_eq!(nodes[1].ask("dbsize"), count.to_string());
     assert_eq!(nodes[1].ask("set after 1"), "OK");
@@ -183,7 +187,7 @@ fn the_lead_is_handed_over_without_loss() {
         assert_eq!(node.ask("debug digest"), nodes[1].ask("debug digest"));
     }
     // A backup that does not catch up in time changes nothing.
-    assert_eq!(nodes[1].ask("failover timeout 0"), "ERR FAILOVER timeout must be greater than 0");
+    assert_eq!(nodes[1].ask("failover timeout 0"), "-ERR FAILOVER timeout must be greater than 0");
     assert_eq!(nodes[1].ask("failover"), "OK");
     assert!(nodes[0].ask("role").starts_with("master"));
     assert_eq!(nodes[0].ask("set back 1"), "OK");
@@ -201,13 +205,10 @@ fn nothing_acknowledged_is_lost_when_a_loaded_primary_is_killed() {
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 std::thread::spawn(move || {
-                    let mut client = Client::new(port);
+                    let mut client = client_of(port);
                     let mut count = 0;
                     let key = |count| format!("{round}:{writer}:{count}");
-                    while client
-                        .try_ask(&format!("set {} {count}", key(count)))
-                        .is_ok_and(|answer| answer == "OK")
-                    {
+                    while client.ask(&format!("set {} {count}", key(count))) == "OK" {
                         count += 1;
                     }
                     (writer, count)
@@ -243,7 +244,7 @@ fn changing_sides_under_load_discards_nothing() {
     let other = Process::start(&[]);
     let port = primary.port;
     let writer = std::thread::spawn(move || {
-        let mut client = Client::new(port);
+        let mut client = client_of(port);
         let mut count = 0;
         loop {
             let answer = client.ask(&format!("set key:{count} {count}"));
@@ -255,12 +256,12 @@ fn changing_sides_under_load_discards_nothing() {
     });
     std::thread::sleep(std::time::Duration::from_millis(200));
     // An empty primary is no source.
-    assert!(follow(&primary, &other).starts_with("DIVERGED"));
+    assert!(follow(&primary, &other).starts_with("-DIVERGED"));
     std::thread::sleep(std::time::Duration::from_millis(100));
     // To somebody who is not there it goes over at once: writes end, nothing is discarded.
     let told = primary.ask("replicaof 127.0.0.1 1");
     let (count, answer) = writer.join().unwrap();
-    assert!(answer.starts_with("READONLY"), "{answer}");
+    assert!(answer.starts_with("-READONLY"), "{answer}");
     assert!(told.starts_with("OK This node follows as soon as it can"), "{told}");
     assert_eq!(primary.ask("dbsize"), count.to_string());
     assert_eq!(primary.ask("replicaof no one"), "OK");
@@ -274,7 +275,7 @@ fn settings_refuse_before_anything_is_done() {
     let backup = Process::start(&[]);
     assert_eq!(primary.ask("config set min-replicas-to-write 1"), "OK");
     let refused = primary.ask("set first one");
-    assert!(refused.starts_with("NOREPLICAS"), "{refused}");
+    assert!(refused.starts_with("-NOREPLICAS"), "{refused}");
     // The password is missing, then wrong, then right.
     let told = follow(&backup, &primary);
     assert!(told.contains("CONFIG SET masterauth"), "{told}");
@@ -296,5 +297,5 @@ fn settings_refuse_before_anything_is_done() {
     assert_eq!(backup.ask("get first"), "one");
     let shown = backup.ask("config get replicaof");
     assert_eq!(shown, format!("replicaof {}", primary.address()));
-    assert!(backup.ask("config set slaveof no\\ one").starts_with("ERR"));
+    assert!(backup.ask("config set slaveof no\\ one").starts_with("-ERR"));
 }
