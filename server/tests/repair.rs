@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use strandline_engine::{Db, DbOptions, KeyspaceId, group_dir, log_dir};
 use strandline_wal::SpareDirectory;
 use strandline_wal::disk::RealDisk;
@@ -339,6 +339,28 @@ fn a_log_with_a_spare_directory_is_mended_in_both() {
         assert_eq!(kept_as(at).parent(), file.parent(), "beside it");
     }
     assert_eq!(held_with(dir.path(), with_spare()), (1..=40).collect::<Vec<_>>());
+
+    // A mark is given back from the other one; without the spare directory nobody says which log it is.
+    for mark in [log.join("SPARE"), spare.path().join("SPARE")] {
+        let whole = fs::read(&mark).unwrap();
+        damage(&mark, 16, 4);
+        let (code, said) = run("verify", dir.path(), &flag);
+        assert_eq!(
+            (code, &said["damages"][0]["file"]),
+            (1, &json!(mark.to_str().unwrap())),
+            "{said}"
+        );
+        assert_eq!(said["damages"].as_array().unwrap().len(), 1, "{said}");
+        if mark.starts_with(&log) {
+            let (code, said) = run("repair", dir.path(), &["--apply"]);
+            assert_eq!((code, &said["applied"]), (1, &Value::Bool(false)), "{said}");
+            assert!(said["advice"].as_str().unwrap().contains("--log-spare-dir"), "{said}");
+        }
+        let (code, said) = run("repair", dir.path(), &[&flag[..], &["--apply"]].concat());
+        assert_eq!((code, &said["applied"]), (0, &Value::Bool(true)), "{said}");
+        assert_eq!(fs::read(&mark).unwrap(), whole);
+        assert_eq!(run("verify", dir.path(), &flag).0, 0, "it is sound now");
+    }
 
     // What is lost there is given up by name.
     damage(last_but_one, BLOCK, 4096);

@@ -22,8 +22,8 @@ use crate::window::Window;
 ///
 /// If the file cannot be opened or read at all.
 pub fn inspect_segment(disk: &dyn Disk, path: &Path) -> Result<String> {
-    if path.ends_with(crate::spare::MARK_FILE) {
-        return crate::spare::inspect_mark(disk, path);
+    if path.ends_with(crate::mark::MARK_FILE) {
+        return crate::mark::inspect(disk, path);
     }
     if path.ends_with(VERDICT_FILE) {
         return inspect_verdict(disk, path);

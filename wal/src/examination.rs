@@ -17,6 +17,7 @@ use std::path::Path;
 
 use crate::disk::Disk;
 use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
+use crate::mark;
 use crate::recovery::{Tail, scan};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader};
 use crate::walk::{Step, Walk};
@@ -41,6 +42,8 @@ pub(crate) struct Examination {
     pub damages: Vec<Error>,
     /// The end of the log.
     pub tail: Tail,
+    /// The directory whose mark can be given back, and the log that it names.
+    pub mark: Option<(std::path::PathBuf, u64)>,
     /// Why nobody but a person can say what belongs to the log, if that is so.
     pub unclear: Option<String>,
     /// Everything up to here was trimmed.
@@ -106,6 +109,7 @@ pub(crate) fn examine(disk: &dyn Disk, dir: &Path) -> Result<Option<Examination>
         away: Vec::new(),
         damages: Vec::new(),
         tail: Tail::Clean,
+        mark: None,
         unclear: None,
         trimmed: Lsn(0),
         groups: 0,
@@ -115,13 +119,25 @@ pub(crate) fn examine(disk: &dyn Disk, dir: &Path) -> Result<Option<Examination>
         id_max: 0,
         seen: Lsn(1),
     };
-    crate::spare::refuse_half(disk, dir)?;
+    let marks = mark::examine(disk, dir)?;
+    if marks.unclear.is_some() {
+        // What would be taken for missing may stand in the other directory, and the other way round.
+        (found.damages, found.unclear) = (marks.damages, marks.unclear);
+        return Ok(Some(found));
+    }
+    examine_segments(disk, dir, &mut found)?;
+    found.mark = marks.given_back;
+    found.damages.extend(marks.damages);
+    let is_empty = found.parts.is_empty() && found.damages.is_empty();
+    Ok((!is_empty).then_some(found))
+}
+
+fn examine_segments(disk: &dyn Disk, dir: &Path, found: &mut Examination) -> Result<()> {
     let mut window = Window::new();
-    let mut files = Files::read(disk, dir, &mut found)?;
+    let mut files = Files::read(disk, dir, found)?;
     let Some((_, newest, _)) = files.headed.last() else {
         found.without_headers(&files, &mut window);
-        let is_empty = found.damages.is_empty();
-        return Ok((!is_empty).then_some(found));
+        return Ok(());
     };
     let newest = *newest;
     found.trimmed = newest.trimmed;
@@ -132,14 +148,13 @@ pub(crate) fn examine(disk: &dyn Disk, dir: &Path) -> Result<Option<Examination>
         found.unclear = Some("segments of two logs: move away what does not belong here".into());
         let other = format!("a segment of log {:016x}", other.log_id);
         found.damages.push(Error::Foreign { path, expected, found: other });
-        return Ok(Some(found));
+        return Ok(());
     }
-    files.part_twins(&mut found, &mut window);
-    files.set_aside_old_headers(newest, &mut found, &mut window);
-    files.give_back_headers(newest, &mut found, &mut window);
+    files.part_twins(found, &mut window);
+    files.set_aside_old_headers(newest, found, &mut window);
+    files.give_back_headers(newest, found, &mut window);
     found.arrange(&files);
-    found.walk(&mut window)?;
-    Ok(Some(found))
+    found.walk(&mut window)
 }
 
 impl Examination {

@@ -60,6 +60,7 @@ mod group;
 mod histogram;
 mod housekeeping;
 mod keyring;
+mod mark;
 mod notifier;
 mod options;
 mod pacing;

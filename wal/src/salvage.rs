@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! 1  copies of every file that will hold less than before, under names of their own    synced
+//!    and a mark of a spare directory that the other one gives back               durable
 //! 2  files with wrong headers or lengths, written anew and renamed over the old ones   synced, each whole
 //! 3  the segment that cuts                                                             synced, then named
 //! ```
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, OpenMode};
 use crate::examination::{Examination, examine};
+use crate::mark::{self, MARK_FILE};
 use crate::preparer;
 use crate::recovery::Tail;
 use crate::segment::{Segment, SegmentHeader, SegmentId};
@@ -71,7 +73,7 @@ pub struct Salvage {
     /// Files that will hold less than before, or something else, or nothing, and the names under which
     /// what they held is kept.
     pub aside: Vec<(PathBuf, PathBuf)>,
-    /// Files that get their header, their length or a marker back.
+    /// Files that get their header, their length or a marker back; and a mark of a spare directory.
     pub given_back: Vec<PathBuf>,
     /// Why only a person can go on, if that is so.
     pub unclear: Option<String>,
@@ -86,6 +88,8 @@ struct Steps {
     /// Files that get another name, and nothing in their place: the old and the new one.
     away: Vec<(PathBuf, PathBuf)>,
     rewrites: Vec<Rewrite>,
+    /// The directory whose mark is written anew, and the log that it names.
+    mark: Option<(PathBuf, u64)>,
     /// The segment that cuts, and whether the chain is that of the last rewrite.
     cut: Option<(SegmentId, SegmentHeader, bool)>,
 }
@@ -103,8 +107,14 @@ impl Salvage {
         salvage.damages = std::mem::take(&mut found.damages);
         salvage.tail = found.tail.clone();
         salvage.unclear = found.unclear.take();
-        if salvage.unclear.is_none() && !found.parts.is_empty() {
-            salvage.decide(&found, needed.max(found.trimmed.next()));
+        if salvage.unclear.is_none() {
+            if !found.parts.is_empty() {
+                salvage.decide(&found, needed.max(found.trimmed.next()));
+            }
+            if !salvage.is_needed() {
+                salvage.aside.clear();
+            }
+            salvage.give_back_mark(found.mark.take());
             salvage.name_copies(disk, dir)?;
         }
         Ok(salvage)
@@ -137,6 +147,9 @@ impl Salvage {
         for (from, to) in &salvage.aside {
             rewrite::copy(disk, dir, from, to)?;
         }
+        if let Some((dir, log_id)) = &salvage.steps.mark {
+            mark::write(disk, dir, *log_id)?;
+        }
         for (from, to) in &salvage.steps.away {
             disk.rename(from, to)?;
             disk.sync_dir(dir)?;
@@ -158,7 +171,22 @@ impl Salvage {
 
     /// Whether there is anything to do.
     pub fn is_needed(&self) -> bool {
+        self.steps.mark.is_some() || self.changes_segments()
+    }
+
+    /// Whether what is to be done changes segments, of which somebody else may have a copy; else it is the mark of a
+    /// spare directory at the most.
+    pub fn changes_segments(&self) -> bool {
         !self.steps.away.is_empty() || !self.steps.rewrites.is_empty() || self.steps.cut.is_some()
+    }
+
+    fn give_back_mark(&mut self, mark: Option<(PathBuf, u64)>) {
+        if let Some((dir, _)) = &mark {
+            let path = dir.join(MARK_FILE);
+            self.aside.push((path.clone(), PathBuf::new()));
+            self.given_back.push(path);
+        }
+        self.steps.mark = mark;
     }
 
     fn none() -> Self {
@@ -272,9 +300,6 @@ impl Salvage {
 
     /// Gives each copy a name that nothing has.
     fn name_copies(&mut self, disk: &dyn Disk, dir: &Path) -> Result<()> {
-        if !self.is_needed() {
-            self.aside.clear();
-        }
         let names = disk.list(dir)?;
         for (from, to) in self.aside.iter_mut().chain(&mut self.steps.away) {
             let free = (1_u64..)

@@ -10,7 +10,7 @@
 //! spare:                          [3: from position 71 on]
 //! ```
 //!
-//! **Nobody can open half of it.** Before anything is written to a spare directory both get a *mark*, a small file
+//! **Nobody can open half of it.** Before anything is written to a spare directory both get a *mark*, a small [file](crate::mark)
 //! that names the log. Its own directory with a mark is refused without the spare one, and so is a spare
 //! directory of another log, or one that has lost its mark. An orderly close of a log of which nothing stands in
 //! the spare directory takes the mark of its own directory away.
@@ -25,19 +25,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::core::Core;
-use crate::disk::{Disk, Lock, OpenMode, PairedDisk, VERDICT_FILE, replace_file};
-use crate::frame::{FORMAT_VERSION, u32_at, u64_at};
+use crate::disk::{Disk, Lock, PairedDisk, VERDICT_FILE};
 use crate::housekeeping::Housekeeper;
-use crate::segment::{HEADER_LEN, SegmentHeader, SegmentId};
+use crate::mark::{self, MARK_FILE, Mark, log_in};
 use crate::wal::{LOCK_FILE, Shared};
 use crate::{Error, Result};
-
-/// The mark's name, in either directory.
-pub(crate) const MARK_FILE: &str = "SPARE";
-/// First bytes of a mark.
-const MAGIC: [u8; 4] = *b"SLSP";
-/// A mark's length in bytes: magic, version, two reserved ones, the log's identity, checksum.
-const MARK_LEN: usize = 20;
 
 /// Why a log has left its own directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +71,10 @@ impl SpareDirectory {
     /// mark says that there is another.
     pub(crate) fn mark(&self, disk: &dyn Disk, dir: &Path, log_id: u64) -> Result<()> {
         for dir in [&self.dir, dir] {
-            match read_mark(disk, dir)? {
+            match Mark::read(disk, dir)? {
                 // A process that was killed may have left its name in the cache only.
                 Some(found) if found == log_id => disk.sync_dir(dir)?,
-                _ => replace_file(disk, &dir.join(MARK_FILE), &encode_mark(log_id))?,
+                _ => mark::write(disk, dir, log_id)?,
             }
         }
         Ok(())
@@ -98,84 +90,21 @@ impl SpareDirectory {
     }
 }
 
-fn encode_mark(log_id: u64) -> [u8; MARK_LEN] {
-    let mut bytes = [0; MARK_LEN];
-    bytes[..4].copy_from_slice(&MAGIC);
-    bytes[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    bytes[8..16].copy_from_slice(&log_id.to_le_bytes());
-    let crc = crc32fast::hash(&bytes[..MARK_LEN - 4]);
-    bytes[MARK_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-/// Which log the mark in `dir` names, if there is one.
-fn read_mark(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>> {
-    let path = dir.join(MARK_FILE);
-    let file = match disk.open(&path, OpenMode::Read) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        file => file?,
-    };
-    let mut bytes = [0; MARK_LEN];
-    let count = file.read_at(&mut bytes, 0)?;
-    let is_whole = count == MARK_LEN
-        && bytes[..4] == MAGIC
-        && u32_at(&bytes, MARK_LEN - 4) == crc32fast::hash(&bytes[..MARK_LEN - 4]);
-    if !is_whole {
-        let (expected, found) = ("the mark of a spare directory".into(), format!("{bytes:02x?}"));
-        return Err(Error::Corruption { path, offset: 0, expected, found });
-    }
-    let version = u16::from_le_bytes([bytes[4], bytes[5]]);
-    if version > FORMAT_VERSION {
-        return Err(Error::FormatVersion { path, known: FORMAT_VERSION, found: version });
-    }
-    Ok(Some(u64_at(&bytes, 8)))
-}
-
-/// The mark as annotated text.
-pub(crate) fn inspect_mark(disk: &dyn Disk, path: &Path) -> Result<String> {
-    let log_id = read_mark(disk, path.parent().unwrap_or(Path::new("")))?.unwrap_or(0);
-    Ok(format!("{}: log {log_id:016x} has a spare directory\n", path.display()))
-}
-
-/// Which log the first segment in `dir` that says so is of.
-fn log_in(disk: &dyn Disk, dir: &Path) -> Result<(bool, Option<u64>)> {
-    let mut has_segments = false;
-    for name in disk.list(dir)? {
-        if SegmentId::from_file_name(&name).is_none() {
-            continue;
-        }
-        has_segments = true;
-        let path = dir.join(&name);
-        let mut bytes = [0; HEADER_LEN];
-        let count = disk.open(&path, OpenMode::Read)?.read_at(&mut bytes, 0)?;
-        if let Ok(Some(header)) = SegmentHeader::decode(&bytes[..count], &path) {
-            return Ok((true, Some(header.log_id)));
-        }
-    }
-    Ok((has_segments, None))
-}
-
 /// The disk of a log that is opened without a spare directory.
 ///
 /// # Errors
 ///
 /// [`Error::SpareAbsent`] if it has one.
 pub(crate) fn whole(disk: Arc<dyn Disk>, dir: &Path) -> Result<Arc<dyn Disk>> {
-    refuse_half(&*disk, dir)?;
-    Ok(disk)
-}
-
-/// Refuses a log of which another part may stand in a spare directory, unless `disk` is both.
-pub(crate) fn refuse_half(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    if disk.list(dir)?.iter().all(|name| name != MARK_FILE) {
-        return Ok(());
+    match Mark::read(&*disk, dir)? {
+        None => Ok(disk),
+        Some(log_id) => Err(Error::SpareAbsent { path: dir.to_path_buf(), log_id }),
     }
-    let log_id = read_mark(disk, dir)?.unwrap_or(0);
-    Err(Error::SpareAbsent { path: dir.to_path_buf(), log_id })
 }
 
 /// The log in `dir` on `disk` and its spare directory, as one disk on which it is found in `dir`: for
-/// [`verify`](crate::verify), [`Salvage`](crate::Salvage) and all who look at a log that is not open.
+/// [`verify`](crate::verify), [`Salvage`](crate::Salvage) and all who look at a log that is not open. A mark that is
+/// damaged is theirs to tell of.
 ///
 /// # Errors
 ///
@@ -186,11 +115,16 @@ pub fn with_spare(
     dir: &Path,
     spare: &SpareDirectory,
 ) -> Result<Arc<dyn Disk>> {
-    pair(disk, dir, spare, false)
+    let is_damaged =
+        Mark::look(&*disk, dir)?.is_damaged() || Mark::look(&*spare.disk, &spare.dir)?.is_damaged();
+    match is_damaged {
+        true => both(disk, dir, spare, false),
+        false => pair(disk, dir, spare, false),
+    }
 }
 
-/// As [`with_spare`]; `is_apart` has writes made by threads that nobody waits for.
-pub(crate) fn pair(
+/// Both directories as one disk, whatever their marks say.
+fn both(
     disk: Arc<dyn Disk>,
     dir: &Path,
     spare: &SpareDirectory,
@@ -201,9 +135,25 @@ pub(crate) fn pair(
         let reason = format!("the spare directory {spare} and {dir} lie in one another");
         return Err(Error::InvalidOption { reason });
     }
-    let own_mark = read_mark(&*disk, dir)?;
+    Ok(Arc::new(PairedDisk::new(
+        (disk, dir.to_path_buf()),
+        (spare.disk.clone(), spare.dir.clone()),
+        &[LOCK_FILE, MARK_FILE, VERDICT_FILE],
+        is_apart,
+    )))
+}
+
+/// As [`with_spare`]; `is_apart` has writes made by threads that nobody waits for.
+pub(crate) fn pair(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    spare: &SpareDirectory,
+    is_apart: bool,
+) -> Result<Arc<dyn Disk>> {
+    let paired = both(disk.clone(), dir, spare, is_apart)?;
+    let own_mark = Mark::read(&*disk, dir)?;
     let (_, own) = log_in(&*disk, dir)?;
-    let there = read_mark(&*spare.disk, &spare.dir)?;
+    let there = Mark::read(&*spare.disk, &spare.dir)?;
     let foreign = |expected: String, found: String| {
         Err(Error::Foreign { path: spare.dir.clone(), expected, found })
     };
@@ -223,12 +173,7 @@ pub(crate) fn pair(
         (_, None) if log_in(&*spare.disk, &spare.dir)?.0 => {
             foreign("an empty directory, or one with a mark".into(), "segments without".into())
         }
-        _ => Ok(Arc::new(PairedDisk::new(
-            (disk, dir.to_path_buf()),
-            (spare.disk.clone(), spare.dir.clone()),
-            &[LOCK_FILE, MARK_FILE, VERDICT_FILE],
-            is_apart,
-        ))),
+        _ => Ok(paired),
     }
 }
 

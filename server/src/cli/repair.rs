@@ -77,10 +77,13 @@ fn repair(args: &RepairArgs) -> Result<Report> {
     let found = verify_store(&store)?;
     let needed = Lsn(found.flushed.saturating_add(1));
     let salvage = Salvage::plan(&*store.disk, &store.log, needed)?;
+    // Nobody else has a copy of a mark, and with a damaged one nothing is started.
+    let is_of_mark_alone = salvage.is_needed() && !salvage.changes_segments();
+    let asks_peers = !args.without_peers && !is_of_mark_alone;
     let mut report = Report {
         damages: Vec::new(),
         others: found.others,
-        peer: peer(&*store.disk, &store.dir).filter(|_| !args.without_peers),
+        peer: peer(&*store.disk, &store.dir).filter(|_| asks_peers),
         flushed: found.flushed,
         left: 0,
         salvage,
@@ -196,7 +199,10 @@ impl Report {
             }
         }
         for path in &salvage.given_back {
-            text += &format!("{}: gets back its header, its length or a marker\n", path.display());
+            text += &format!(
+                "{}: gets back its header, its length, a marker or its mark\n",
+                path.display()
+            );
         }
         for (from, to) in &salvage.aside {
             text += &format!("{} is kept as {}\n", from.display(), to.display());

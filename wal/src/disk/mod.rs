@@ -113,6 +113,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn locate(&self, dir: &Path, name: &str) -> Result<PathBuf> {
         Ok(dir.join(name))
     }
+    /// The spare directory of the log in `dir`, if this disk is one of both.
+    fn spare_of(&self, _dir: &Path) -> Option<PathBuf> {
+        None
+    }
     /// Opens or creates a file.
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>>;
     /// Whether a file or directory of this name exists.

@@ -137,6 +137,10 @@ impl Disk for PairedDisk {
         Ok(dir.join(name))
     }
 
+    fn spare_of(&self, dir: &Path) -> Option<PathBuf> {
+        (dir == self.own.1).then(|| self.spare.1.clone())
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>> {
         let place = self.place_of(path);
         let file = self.at(place).open(path, mode)?;
