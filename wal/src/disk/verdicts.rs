@@ -13,7 +13,7 @@
 //! tried anew.
 //!
 //! ```text
-//! known here? -> in the file? -> choose by what the system says now -> one write and one read -> taken
+//! in the file? -> known here? -> choose by what the system says now -> one write and one read -> taken
 //!      no --------> no --------------------------------------------------> fail: probe, keep, write
 //! ```
 
@@ -74,7 +74,7 @@ impl Verdicts {
         let place = self.place_of(dir);
         if let Some(known) = place.and_then(|place| self.recall(place, dir)) {
             if let Some(settled) = confirm(&known, dir) {
-                self.lock().insert(known.place, known);
+                self.lock().entry(known.place).or_insert(known);
                 return Ok(settled);
             }
             self.lock().remove(&known.place);
@@ -98,12 +98,10 @@ impl Verdicts {
         Some(Place { boot: (self.boot)()?, device })
     }
 
+    /// The file first: what it says need not be written once more than to prove it.
     fn recall(&self, place: Place, dir: &Path) -> Option<Remembered> {
-        let known = self.lock().get(&place).cloned();
-        known.or_else(|| {
-            let found = Remembered::decode(&read(dir).ok()?)?;
-            (found.place == place).then_some(found)
-        })
+        let found = read(dir).ok().and_then(|bytes| Remembered::decode(&bytes));
+        found.filter(|found| found.place == place).or_else(|| self.lock().get(&place).cloned())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Remembered>> {
@@ -231,6 +229,12 @@ mod tests {
             assert_eq!((settled.rung, settled.alignment), (probed.rung, probed.alignment));
             assert_eq!(fs::read_dir(dir).unwrap().count(), 1, "one file, and nothing of a trial");
         }
+        // What another process has found stays in its file.
+        let third = tempfile::tempdir().unwrap();
+        settle(third.path(), first);
+        let kept = fs::read(file_of(third.path())).unwrap();
+        assert!(verdicts.settle(third.path()).unwrap().is_remembered);
+        assert_eq!(fs::read(file_of(third.path())).unwrap(), kept);
     }
 
     /// A copy on another machine, or after a power cut, has another boot.
