@@ -36,7 +36,7 @@ use crate::frame::BLOCK_LEN;
 use crate::group::{Group, Pending, Place};
 use crate::pacing::{Pacing, Why};
 use crate::plan::Plan;
-use crate::segment::{GROUPS_START, Segment, SegmentHeader, groups_end};
+use crate::segment::{GROUPS_START, Segment, SegmentHeader, segment_room};
 use crate::stats::Counters;
 use crate::{Error, Lsn, Options, canary};
 
@@ -199,7 +199,7 @@ impl Core {
             true => 0,
             false => start.active.groups_end().saturating_sub(start.next_offset),
         };
-        let segment_room = groups_end(options.segment_size) - GROUPS_START;
+        let segment_room = segment_room(options.segment_size);
         Self {
             pacing: Pacing::new(depth_max, options.depth, options.iops_max),
             now: Duration::ZERO,

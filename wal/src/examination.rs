@@ -16,7 +16,7 @@ mod files;
 use std::path::Path;
 
 use crate::disk::Disk;
-use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
+use crate::frame::GroupHeader;
 use crate::mark;
 use crate::recovery::{Tail, scan};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader};
@@ -24,7 +24,7 @@ use crate::walk::{Step, Walk};
 use crate::window::Window;
 use crate::{Error, Lsn, Result};
 
-use files::{Files, loose_groups};
+use files::{Files, first_group, loose_groups};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ fn examine_segments(disk: &dyn Disk, dir: &Path, found: &mut Examination) -> Res
     let mut window = Window::new();
     let mut files = Files::read(disk, dir, found)?;
     let Some((_, newest, _)) = files.headed.last() else {
-        found.without_headers(&files, &mut window);
+        found.without_headers(&files);
         return Ok(());
     };
     let newest = *newest;
@@ -151,7 +151,7 @@ fn examine_segments(disk: &dyn Disk, dir: &Path, found: &mut Examination) -> Res
         return Ok(());
     }
     files.part_twins(found, &mut window);
-    files.set_aside_old_headers(newest, found, &mut window);
+    files.set_aside_old_headers(newest, found);
     files.give_back_headers(newest, found, &mut window);
     found.arrange(&files);
     found.walk(&mut window)
@@ -159,10 +159,9 @@ fn examine_segments(disk: &dyn Disk, dir: &Path, found: &mut Examination) -> Res
 
 impl Examination {
     /// What can be said without a single header.
-    fn without_headers(&mut self, files: &Files, window: &mut Window) {
+    fn without_headers(&mut self, files: &Files) {
         for (segment, error, _) in &files.unheaded {
-            let bytes = window.bytes(segment, GROUPS_START, GROUP_HEADER_LEN);
-            let is_group = bytes
+            let is_group = first_group(segment)
                 .first_chunk()
                 .is_some_and(|bytes| GroupHeader::is_likely(bytes, GROUPS_START));
             if !is_group {

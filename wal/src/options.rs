@@ -6,6 +6,7 @@ use crate::envelope::ENVELOPE_LEN;
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN};
 use crate::parts;
 use crate::record::{PAYLOAD_LEN_MAX, RECORD_HEADER_LEN};
+use crate::segment::segment_room;
 use crate::{Error, Keyring, Result, SpareDirectory};
 
 /// Settings of a log. The defaults suit a server with an NVMe disk.
@@ -124,10 +125,10 @@ impl Options {
 
     /// The largest payload that fits into a segment of this size, in bytes.
     pub fn payload_len_max(&self) -> usize {
-        // The segment's header and footer, what stands before a group's records, and the padding behind them.
+        // What stands before a group's records, and the padding behind them.
         const _: () = assert!(GROUP_HEADER_LEN + ENVELOPE_LEN < 4096, "that is less than a block");
-        let overhead = 3 * BLOCK_LEN;
-        let room = usize::try_from(self.segment_size - overhead).unwrap_or(usize::MAX);
+        let room = segment_room(self.segment_size) - BLOCK_LEN;
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
         // A payload in parts has their checksums behind it.
         let room = room - RECORD_HEADER_LEN;
         PAYLOAD_LEN_MAX.min(room - parts::table_len(room))

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Buffer, Disk, File, OpenMode, io_error};
-use crate::segment::{Segment, SegmentHeader, SegmentId};
+use crate::segment::{Segment, SegmentHeader, SegmentId, UNFINISHED};
 use crate::{Lsn, Result, canary};
 
 /// Zeros are written in slices of this many bytes.
 const SLICE_LEN: usize = 1 << 20;
 
-/// Makes the spare segment `id`, under [a name of its own](is_left_over) until it is whole: a process that is
+/// Makes the spare segment `id`, under [a name of its own](UNFINISHED) until it is whole: a process that is
 /// killed meanwhile leaves nothing that opening would have to look through. Whatever was made of it is
 /// removed again if that fails; a file that had the name already is left alone.
 pub(crate) fn make(
@@ -48,14 +48,6 @@ pub(crate) fn make(
         let _ = disk.remove(name);
     }
     made
-}
-
-/// The extension of a segment's file until it is a spare.
-const UNFINISHED: &str = "unfinished";
-
-/// Whether a file is what was left of a spare when the process was killed that made it.
-pub(crate) fn is_left_over(name: &str) -> bool {
-    SegmentId::from_file_name_with(name, UNFINISHED).is_some()
 }
 
 /// Makes of the new file `path` a spare, whose name is not durable yet.

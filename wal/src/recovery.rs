@@ -37,8 +37,7 @@ use crate::envelope::{Encryptor, Envelope, try_keys};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
 use crate::proof::{self, Proof, write_now};
-use crate::repair;
-use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
+use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId, is_left_over};
 use crate::survey::{Survey, arrange, survey};
 use crate::walk::Walk;
 use crate::window::Window;
@@ -272,7 +271,7 @@ pub(crate) fn recover(
     options: &Options,
 ) -> Result<(Start, Recovery)> {
     for name in disk.list(dir)? {
-        if repair::is_left_over(&name) || preparer::is_left_over(&name) {
+        if is_left_over(&name) {
             disk.remove(&disk.locate(dir, &name)?)?;
         }
     }

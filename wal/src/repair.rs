@@ -19,14 +19,11 @@ use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
 use crate::group::{Framed, Group, Pending, Place};
 use crate::preparer;
 use crate::record::Record;
-use crate::segment::{GROUPS_START, Segment, SegmentId};
+use crate::segment::{GROUPS_START, REPLACEMENT, Segment};
 use crate::wal::{Shared, Wal};
 use crate::walk::{Gap, Step, Walk};
 use crate::window::Window;
 use crate::{Error, Keyring, Lsn, Result};
-
-/// How the name of a segment ends while it is being written anew.
-const REPLACEMENT: &str = "replacement";
 
 /// What a repair did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -461,11 +458,6 @@ pub(crate) fn write_aligned(file: &dyn File, bytes: &[u8], offset: u64) -> Resul
 
 pub(crate) fn replacement_of(path: &Path) -> PathBuf {
     path.with_extension(REPLACEMENT)
-}
-
-/// Whether a file is what a repair left that was cut off.
-pub(crate) fn is_left_over(name: &str) -> bool {
-    SegmentId::from_file_name_with(name, REPLACEMENT).is_some()
 }
 
 impl crate::core::Core {

@@ -24,6 +24,23 @@ pub(crate) fn groups_end(len: u64) -> u64 {
     len.saturating_sub(FOOTER_LEN)
 }
 
+/// Bytes of room for groups in a segment of `len` bytes.
+pub(crate) fn segment_room(len: u64) -> u64 {
+    groups_end(len) - GROUPS_START
+}
+
+/// The extension of a segment's file until it is a spare.
+pub(crate) const UNFINISHED: &str = "unfinished";
+/// That of a file in which a segment is written anew.
+pub(crate) const REPLACEMENT: &str = "replacement";
+
+/// Whether a file is what was left of a spare that was being made, or of a segment that was being written anew, when
+/// the process was killed.
+pub(crate) fn is_left_over(name: &str) -> bool {
+    let is_one = |extension| SegmentId::from_file_name_with(name, extension).is_some();
+    [UNFINISHED, REPLACEMENT].into_iter().any(is_one)
+}
+
 /// How many bytes of the header block carry something.
 pub(crate) const HEADER_LEN: usize = 64;
 /// First bytes of every segment.
@@ -51,7 +68,7 @@ impl SegmentId {
     }
 
     /// The segment of a file whose name has another extension.
-    pub(crate) fn from_file_name_with(name: &str, extension: &str) -> Option<Self> {
+    fn from_file_name_with(name: &str, extension: &str) -> Option<Self> {
         let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
         (digits.len() == 16).then(|| digits.parse().ok().map(Self)).flatten()
     }
@@ -321,6 +338,12 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
+        let name = |extension| SegmentId(12).file_name().replace("segment", extension);
+        assert!(is_left_over(&name("unfinished")) && is_left_over(&name("replacement")));
+        for other in ["segment", "aside-1", "unfinished-1"] {
+            assert!(!is_left_over(&name(other)));
+        }
+        assert!(!is_left_over("SPARE.replacement"));
         assert_eq!(SegmentId::from_file_name(&SegmentId(12).file_name()), Some(SegmentId(12)));
         assert_eq!(SegmentId::from_file_name("x.segment"), None);
     }

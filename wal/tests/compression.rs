@@ -4,7 +4,7 @@
 //! without compression.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use strandline_wal::disk::simulated::{Random, SimulatedDisk, Survival};
@@ -13,9 +13,8 @@ use strandline_wal::record::{Kind, Record};
 use strandline_wal::{Error, Lsn, Tail, Wal, inspect_segment, verify};
 
 mod common;
-use common::{DIR, options, set_compress};
+use common::{DIR, options, read_back, set_compress};
 
-const BLOCK: usize = 4096;
 const LOG_ID: u64 = 77;
 
 fn open(disk: &Arc<SimulatedDisk>) -> Wal {
@@ -36,35 +35,11 @@ fn append(wal: &Wal) -> Lsn {
 }
 
 fn read(wal: &Wal, from: Lsn) -> Result<Vec<u64>, Error> {
-    let mut reader = wal.reader(from);
-    let mut found = Vec::new();
-    while let Some(records) = reader.next_records()? {
-        for record in records.iter() {
-            let (lsn, record) = record.unwrap();
-            assert_eq!(record.payload, payload(lsn.0), "position {lsn}");
-            found.push(lsn.0);
-        }
-    }
-    Ok(found)
+    read_back::read(wal, from, payload)
 }
 
-/// The group of a position: its file, where it stands, and its header.
-fn group_of(disk: &SimulatedDisk, lsn: u64) -> (std::path::PathBuf, u64, GroupHeader) {
-    for file in disk.files() {
-        let content = disk.visible_content(&file.path).unwrap();
-        for at in (BLOCK..content.len()).step_by(BLOCK) {
-            let incarnation = u64::from_le_bytes(content[at + 8..at + 16].try_into().unwrap());
-            let offset = u64::try_from(at).unwrap();
-            let group = GroupHeader::decode(&content[at..], LOG_ID, incarnation, offset);
-            if let Ok(group) = group
-                && group.count > 0
-                && group.first.0 == lsn
-            {
-                return (file.path, offset, group);
-            }
-        }
-    }
-    panic!("position {lsn} is nowhere");
+fn group_of(disk: &SimulatedDisk, lsn: u64) -> (PathBuf, u64, GroupHeader) {
+    read_back::group_of(disk, LOG_ID, lsn)
 }
 
 /// From memory, from the active segment and from sealed ones; with and without compression, in one log.

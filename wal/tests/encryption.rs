@@ -15,7 +15,7 @@ use strandline_wal::{Error, KeyId, Keyring, Lsn, Salvage, Tail, Wal, inspect_seg
 
 mod common;
 use common::cipher::{Chacha, keyring};
-use common::{DIR, options, set_compress, set_keyring};
+use common::{DIR, options, read_back, set_compress, set_keyring};
 
 const BLOCK: usize = 4096;
 const LOG_ID: u64 = 77;
@@ -57,40 +57,15 @@ fn written(disk: &Arc<SimulatedDisk>) -> u64 {
 }
 
 fn read(wal: &Wal, from: Lsn) -> Result<Vec<u64>, Error> {
-    let mut reader = wal.reader(from);
-    let mut found = Vec::new();
-    while let Some(records) = reader.next_records()? {
-        for record in records.iter() {
-            let (lsn, record) = record.unwrap();
-            assert_eq!(record.payload, payload(lsn.0), "position {lsn}");
-            found.push(lsn.0);
-        }
-    }
-    Ok(found)
+    read_back::read(wal, from, payload)
 }
 
 fn read_all(wal: &Wal) {
     assert_eq!(read(wal, Lsn(1)).unwrap(), Vec::from_iter(1..=wal.last().0));
 }
 
-/// The group of a position: its file, where it stands, and its header.
 fn group_of(disk: &SimulatedDisk, lsn: u64) -> (PathBuf, u64, GroupHeader) {
-    let is_segment = |path: &Path| path.extension().is_some_and(|name| name == "segment");
-    for file in disk.files().into_iter().filter(|file| is_segment(&file.path)) {
-        let content = disk.visible_content(&file.path).unwrap();
-        for at in (BLOCK..content.len()).step_by(BLOCK) {
-            let incarnation = u64::from_le_bytes(content[at + 8..at + 16].try_into().unwrap());
-            let offset = u64::try_from(at).unwrap();
-            let group = GroupHeader::decode(&content[at..], LOG_ID, incarnation, offset);
-            if let Ok(group) = group
-                && group.count > 0
-                && group.first.0 == lsn
-            {
-                return (file.path, offset, group);
-            }
-        }
-    }
-    panic!("position {lsn} is nowhere");
+    read_back::group_of(disk, LOG_ID, lsn)
 }
 
 /// Whether any file holds the secret.

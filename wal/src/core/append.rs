@@ -5,7 +5,7 @@ use crate::disk::Buffer;
 use crate::frame::GROUP_HEADER_LEN;
 use crate::group::{Framed, Pending};
 use crate::plan::{Placement, Plan};
-use crate::segment::{GROUPS_START, groups_end};
+use crate::segment::segment_room;
 use crate::{Error, Lsn, Options, canary};
 
 /// What became of an append.
@@ -42,8 +42,7 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     pub(crate) fn new(options: &Options) -> Self {
-        let room = groups_end(options.segment_size) - GROUPS_START;
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let room = usize::try_from(segment_room(options.segment_size)).unwrap_or(usize::MAX);
         Self {
             payload_len_max: options.payload_len_max(),
             group_size_max: options.group_size_max,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Examination;
-use crate::disk::Disk;
+use crate::disk::{ALIGNMENT_MAX, Disk};
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader};
 use crate::recovery::{read_group, scan};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
@@ -81,15 +81,9 @@ impl Files {
 
     /// A file whose first group is newer than all headers has an old header, which landed there or was
     /// never replaced.
-    pub(super) fn set_aside_old_headers(
-        &mut self,
-        newest: SegmentHeader,
-        found: &mut Examination,
-        window: &mut Window,
-    ) {
+    pub(super) fn set_aside_old_headers(&mut self, newest: SegmentHeader, found: &mut Examination) {
         let mut is_newer = |segment: &Segment| {
-            let bytes = window.bytes(segment, GROUPS_START, GROUP_HEADER_LEN);
-            let group = GroupHeader::decode_astray(bytes, newest.log_id);
+            let group = GroupHeader::decode_astray(&first_group(segment), newest.log_id);
             let incarnation = group.map_or(0, |group| group.incarnation);
             found.incarnation = found.incarnation.max(incarnation);
             incarnation > newest.incarnation
@@ -165,8 +159,8 @@ impl Files {
         newest: SegmentHeader,
         window: &mut Window,
     ) -> Option<SegmentHeader> {
-        let bytes = window.bytes(segment, GROUPS_START, GROUP_HEADER_LEN);
-        let group = GroupHeader::decode(bytes, newest.log_id, incarnation, GROUPS_START).ok()?;
+        let bytes = first_group(segment);
+        let group = GroupHeader::decode(&bytes, newest.log_id, incarnation, GROUPS_START).ok()?;
         let (first, chain) = (group.first, group.chain);
         if first.0 <= newest.trimmed.0 && incarnation > newest.incarnation {
             return None;
@@ -193,6 +187,11 @@ impl Files {
         header.previous = proven.map_or(0, |(_, one, _)| one.incarnation);
         Some(header)
     }
+}
+
+/// What stands where the header of the first group belongs. One block is read for it.
+pub(super) fn first_group(segment: &Segment) -> Vec<u8> {
+    Window::of_len(ALIGNMENT_MAX).bytes(segment, GROUPS_START, GROUP_HEADER_LEN).to_vec()
 }
 
 /// The headers of the groups of this log that a file holds, whatever stands around them, and whichever

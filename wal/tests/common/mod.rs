@@ -7,6 +7,7 @@
 
 pub(crate) mod cipher;
 pub(crate) mod pair;
+pub(crate) mod read_back;
 pub(crate) mod small_log;
 
 use std::collections::BTreeMap;
