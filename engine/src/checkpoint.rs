@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 
 use strandline_wal::canary;
 
+use crate::engine::LIST_IS_SOUND;
 use crate::manifest::contents::Contents;
 use crate::manifest::edit::{Edit, Flushed};
 use crate::manifest::encode_base;
@@ -214,8 +215,11 @@ impl Engine {
     pub fn find_file(&self, name: &str) -> Option<PathBuf> {
         let state = self.state();
         let mut tables = state.version.tables();
-        let found = tables.find(|table| table.meta().content_name() == name)?;
-        Some(self.table_path(found.meta().id))
+        if let Some(found) = tables.find(|table| table.meta().content_name() == name) {
+            return Some(self.table_path(found.meta().id));
+        }
+        let rubble = self.rubble.lock().expect(LIST_IS_SOUND);
+        rubble.iter().find(|(known, _)| known == name).map(|(_, path)| path.clone())
     }
 
     /// Puts the checkpoint in the place of everything that is here, atomically. Called by the applier,
@@ -228,7 +232,8 @@ impl Engine {
     pub(crate) fn install_adoption(&self, adoption: &Adoption) -> Result<()> {
         assert!(adoption.waiting.is_empty(), "all tables are written");
         let index = adoption.index();
-        assert!(index > self.applied(), "a checkpoint leads on");
+        assert!(index >= self.applied(), "a checkpoint does not lead back");
+        let (damage, was_hollow) = (self.damage(), self.is_hollow());
         // Work under way would install what belongs to the old state.
         let mut flushing = self.flushing.lock().expect("a flush that panicked is not followed");
         if let Some(flush) = flushing.take() {
@@ -237,6 +242,9 @@ impl Engine {
         let mut compacting =
             self.compacting.lock().expect("a compaction that panicked is not followed");
         compacting.abandon();
+        if let Some(damage) = &damage {
+            self.set_aside(damage);
+        }
         if !canary::is_on(canary::SNAPSHOT_NOT_SYNCED) {
             self.place.disk.sync_dir(&self.place.dir)?;
         }
@@ -260,8 +268,12 @@ impl Engine {
             state.active = Arc::new(Memtable::new());
             state.sealed.clear();
             state.keyspaces = Arc::clone(&state.version.keyspaces);
+            state.missing = None;
         })?;
         self.applied.store(index.0, Ordering::Release);
+        if damage.is_some() {
+            self.clear_rubble(was_hollow);
+        }
         Ok(())
     }
 }

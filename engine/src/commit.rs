@@ -73,7 +73,9 @@ impl Committer {
         limit: Index,
         keeps_state: bool,
     ) -> Result<Self> {
-        if engine.flushed() > Index(0) {
+        // A hollow state may not know its machine's.
+        if engine.flushed() > Index(0) && !(engine.is_hollow() && engine.machine_state().is_empty())
+        {
             machine.restore(&engine.machine_state())?;
         }
         let applier = Applier {
@@ -136,6 +138,8 @@ impl Committer {
             match applier.apply_some(&self.engine) {
                 Ok(true) => {}
                 Ok(false) => break,
+                // Nothing has stopped: once the state has been replaced, the entry is in it or comes again.
+                Err(error) if self.engine.damage().is_some() => return Err(error),
                 Err(error) => {
                     let reason = error.to_string();
                     applier.fail(error);
@@ -144,6 +148,12 @@ impl Committer {
             }
         }
         Ok(std::mem::take(&mut applier.sealed))
+    }
+
+    /// Stops the store.
+    pub(crate) fn stop(&self, error: Error) {
+        self.lock().fail(error);
+        self.has_failed.store(true, Ordering::Release);
     }
 
     /// Replaces the state by a checkpoint, and the machine's with it.

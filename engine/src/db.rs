@@ -50,6 +50,9 @@ pub struct DbOptions {
     pub rung: Option<Rung>,
     /// When entries are committed.
     pub commit: Commit,
+    /// Whether a state that is damaged is opened all the same: nothing of it is read, and it waits to be
+    /// replaced by a checkpoint. For a replica that has peers. Default false.
+    pub opens_damaged: bool,
     /// Whether the store runs threads of its own. Without them the caller steps it with
     /// [`Db::work`]. Default true.
     pub background: bool,
@@ -62,6 +65,7 @@ impl Default for DbOptions {
             engine: Options::default(),
             rung: None,
             commit: Commit::default(),
+            opens_damaged: false,
             background: true,
         }
     }
@@ -166,7 +170,11 @@ impl Db {
         options.wal.background = options.background;
         let (wal, recovery) = Wal::open(disk.clone(), &log_dir(dir), options.wal)?;
         disk.create_dir_all(&state_dir(dir))?;
-        let engine = Arc::new(Engine::open(disk, &state_dir(dir), options.engine)?);
+        let engine = match options.opens_damaged {
+            true => Engine::open_or_hollow(disk, &state_dir(dir), options.engine, wal.first()),
+            false => Engine::open(disk, &state_dir(dir), options.engine),
+        };
+        let engine = Arc::new(engine?);
         let told = options.commit != Commit::WhenDurable;
         if told && wal.last().0 < engine.flushed().0 {
             // A crash between the installation of a snapshot and the new beginning of the log.

@@ -62,8 +62,13 @@ pub struct Engine {
     pub(crate) flushing: Mutex<Option<Flush>>,
     /// The compaction under way.
     pub(crate) compacting: Mutex<Compacting>,
-    /// The damage that ended compaction.
-    pub(crate) compaction_damage: OnceLock<String>,
+    /// The damage that ended compaction, until the state is replaced.
+    pub(crate) compaction_damage: RwLock<Option<String>>,
+    /// The damage because of which everything is applied again.
+    pub(crate) rebuilt: OnceLock<strandline_wal::Error>,
+    /// What a hollow state has lain in: files that may be sound, by the names that they have in
+    /// checkpoints.
+    pub(crate) rubble: Mutex<Vec<(String, PathBuf)>>,
     /// Tables that the version has no more, but somebody may still read.
     pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
     /// Tables of edits that failed, and may or may not be in a manifest that may come back.
@@ -101,6 +106,19 @@ impl Engine {
         let cache = BlockCache::new(options.block_cache_size);
         let open = |meta: &TableMeta| open_table(&disk, dir, meta, &cache);
         let version = Arc::new(Version::open(contents, open)?);
+        Ok(Self::of(disk, dir, options, (manifest, &names), cache, version))
+    }
+
+    /// The engine over a manifest and the version that it says.
+    pub(crate) fn of(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        (manifest, names): (Manifest, &[String]),
+        cache: Arc<BlockCache>,
+        version: Arc<Version>,
+    ) -> Engine {
+        let contents = manifest.contents();
         // A file that could not be removed keeps its number.
         let seen = names.iter().filter_map(|name| crate::manifest::table_of_name(name));
         let unused = seen.map(|id| id.0.saturating_add(1)).max().unwrap_or(0);
@@ -112,8 +130,9 @@ impl Engine {
             sealed: Vec::new(),
             keyspaces: Arc::clone(&version.keyspaces),
             version,
+            missing: None,
         };
-        Ok(Engine {
+        Engine {
             place: Place { disk, dir: dir.to_path_buf(), options: options.table(), next_table },
             options,
             cache,
@@ -126,11 +145,13 @@ impl Engine {
             confirmed: AtomicU64::new(confirmed.0),
             flushing: Mutex::new(None),
             compacting: Mutex::default(),
-            compaction_damage: OnceLock::new(),
+            compaction_damage: RwLock::default(),
+            rebuilt: OnceLock::new(),
+            rubble: Mutex::default(),
             obsolete: Mutex::default(),
             uncertain: Mutex::default(),
             counters: Counters::default(),
-        })
+        }
     }
 
     /// Everything up to this entry is in tables: a replay starts after it.
@@ -218,7 +239,7 @@ impl Engine {
             ..Backlog::default()
         };
         // Waiting for a compaction that will never come would be waiting for ever.
-        if self.compaction_damage.get().is_none() {
+        if !self.is_compaction_damaged() {
             backlog.level_0 = state.version.levels[0].len();
             backlog.debt = picker::debt(&state.version.bytes, &self.options);
         }
@@ -345,8 +366,13 @@ impl Engine {
             moves: Counters::read(&counters.moves),
             tables_removed: Counters::read(&counters.tables_removed),
             manifest: self.manifest_number.load(Ordering::Relaxed),
-            compaction_error: self.compaction_damage.get().cloned(),
+            compaction_error: self.compaction_damage.read().expect(TEXT_IS_SOUND).clone(),
         }
+    }
+
+    /// Whether damage has ended compaction.
+    pub(crate) fn is_compaction_damaged(&self) -> bool {
+        self.compaction_damage.read().expect(TEXT_IS_SOUND).is_some()
     }
 
     /// What is read now.
@@ -384,6 +410,8 @@ impl Engine {
 
 /// Why the lock of the state is never poisoned.
 const STATE_IS_SOUND: &str = "nobody panics while holding the state, which is replaced whole";
+/// Why the lock of the text about compaction is never poisoned.
+pub(crate) const TEXT_IS_SOUND: &str = "nobody panics while holding a text";
 /// Why the locks of lists of tables are never poisoned.
 pub(crate) const LIST_IS_SOUND: &str = "nobody panics while holding a list of tables";
 
@@ -406,7 +434,7 @@ fn open_table(
 
 /// Removes what a crash left behind. What cannot be removed does no harm, and is tried again the
 /// next time; files with names that are not ours are left alone.
-fn remove_orphans(disk: &dyn Disk, dir: &Path, names: &[String], manifest: &Manifest) {
+pub(crate) fn remove_orphans(disk: &dyn Disk, dir: &Path, names: &[String], manifest: &Manifest) {
     use crate::manifest::{CURRENT_TEMPORARY, manifest_number, table_of_name};
     let in_use: std::collections::BTreeSet<TableId> =
         manifest.contents().tables().map(|(_, table)| table.id).collect();

@@ -14,6 +14,7 @@ mod flush;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hollow;
 mod iter;
 mod key;
 mod keyspace;

@@ -108,6 +108,33 @@ impl Db {
         self.reset_log(Index(adoption.index().0 + 1))
     }
 
+    /// As [`install`](Db::install), of a checkpoint with which the log agrees: it stays.
+    ///
+    /// # Errors
+    ///
+    /// What the disk refuses: the store must be opened again.
+    pub fn install_under_log(&self, adoption: &Adoption) -> Result<()> {
+        self.inner.committer.install(adoption)?;
+        self.inner.committer.follow_anew(&self.inner.wal);
+        Ok(())
+    }
+
+    /// What is known to be damaged of the state: whoever reads it meets an error. A checkpoint that is
+    /// installed ends that.
+    pub fn damage(&self) -> Option<strandline_wal::Error> {
+        self.inner.engine.damage()
+    }
+
+    /// What was damaged of a state that opening has begun anew, because the log has everything.
+    pub fn rebuilt(&self) -> Option<&strandline_wal::Error> {
+        self.inner.engine.rebuilt()
+    }
+
+    /// Stops the store, because of an error that nothing can be done about.
+    pub fn stop(&self, error: crate::Error) {
+        self.inner.committer.stop(error);
+    }
+
     /// Everything up to here is in tables.
     pub fn flushed(&self) -> Index {
         self.inner.engine.flushed()

@@ -41,6 +41,9 @@ impl Engine {
             report.damage.push(error);
         }
         let view = self.view();
+        if let Err(error) = view.state().check() {
+            report.damage.push(error);
+        }
         for table in view.state().version.tables() {
             report.tables += 1;
             match table.verify() {

@@ -34,11 +34,14 @@ pub(crate) struct State {
     pub version: Arc<Version>,
     /// The catalogue as of the last entry.
     pub keyspaces: Arc<Keyspaces>,
+    /// Why the state is hollow, if it is: then nothing is read.
+    pub missing: Option<Arc<strandline_wal::Error>>,
 }
 
 impl State {
     /// The value of `key` as of `at`, which is not below what was flushed.
     pub(crate) fn get(&self, keyspace: KeyspaceId, key: &[u8], at: Index) -> Result<Option<Value>> {
+        self.check()?;
         if !self.keyspaces.is_live(keyspace) {
             return Ok(None);
         }
@@ -61,6 +64,7 @@ impl State {
         key: &[u8],
         at: Index,
     ) -> Result<Option<Index>> {
+        self.check()?;
         let full_key = full_key(keyspace, key);
         let newest = self.memtables().find_map(|memtable| memtable.get(&full_key, at));
         match newest {
@@ -69,11 +73,22 @@ impl State {
         }
     }
 
+    /// Whether there is something to be read in.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.missing {
+            Some(error) => Err(error.duplicate().into()),
+            None => Ok(()),
+        }
+    }
+
     fn memtables(&self) -> impl Iterator<Item = &Memtable> {
         std::iter::once(&*self.active).chain(self.sealed.iter().map(|sealed| &*sealed.memtable))
     }
 
     fn range(&self, keyspace: KeyspaceId, range: &Range, at: Index) -> Pairs<'_> {
+        if let Err(error) = self.check() {
+            return Box::new(std::iter::once(Err(error)));
+        }
         if !self.keyspaces.is_live(keyspace) {
             return Box::new(std::iter::empty());
         }

@@ -14,7 +14,7 @@ use std::sync::{Arc, TryLockError};
 
 use crate::compaction::Compaction;
 use crate::compaction::picker::{Task, pick};
-use crate::engine::LIST_IS_SOUND;
+use crate::engine::{LIST_IS_SOUND, TEXT_IS_SOUND};
 use crate::flush::Flush;
 use crate::manifest::edit::{Edit, Flushed};
 use crate::manifest::version::Version;
@@ -162,7 +162,7 @@ impl Engine {
             }
             if let Error::Wal(strandline_wal::Error::Corruption { .. }) = error {
                 // It is met once: compaction rests from here on.
-                let _ = self.compaction_damage.set(error.to_string());
+                *self.compaction_damage.write().expect(TEXT_IS_SOUND) = Some(error.to_string());
             }
         }
         if worked? == Worked::Done {
@@ -183,7 +183,7 @@ impl Engine {
         }
         let state = self.state();
         let version = &state.version;
-        if self.compaction_damage.get().is_some() || compacting.idle_at == Some(version.number) {
+        if self.is_compaction_damaged() || compacting.idle_at == Some(version.number) {
             return Ok(Worked::Idle);
         }
         let Some(task) = pick(&version.shape(), &version.keyspaces, &self.options) else {

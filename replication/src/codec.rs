@@ -47,6 +47,7 @@ const SNAPSHOT_GONE: u8 = 15;
 
 const REPAIR_REQUEST: u8 = 18;
 const REPAIR: u8 = 19;
+const SNAPSHOT_WANTED: u8 = 20;
 
 /// Appends the message's bytes to `out`.
 ///
@@ -258,6 +259,10 @@ fn encode_snapshot(body: &SnapshotBody, out: &mut Vec<u8>) -> u8 {
             out.push(u8::from(*installed));
             SNAPSHOT_DONE
         }
+        SnapshotBody::Wanted { index } => {
+            put_words(out, &[index.0]);
+            SNAPSHOT_WANTED
+        }
         SnapshotBody::Gone { id } => {
             put_words(out, &[*id]);
             SNAPSHOT_GONE
@@ -317,6 +322,7 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
             end: fields.index()?,
             end_term: fields.term()?,
         },
+        SNAPSHOT_WANTED => Body::Snapshot(SnapshotBody::Wanted { index: fields.index()? }),
         REPAIR => {
             let first = fields.index()?;
             let (is_leader, is_trimmed) = (fields.bool()?, fields.bool()?);

@@ -70,6 +70,7 @@ fn bodies() -> Vec<Body> {
         }),
         Body::Snapshot(SnapshotBody::Done { id: 77, installed: true }),
         Body::Snapshot(SnapshotBody::Gone { id: 77 }),
+        Body::Snapshot(SnapshotBody::Wanted { index: Index(900) }),
     ]
 }
 

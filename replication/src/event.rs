@@ -159,6 +159,8 @@ pub enum Refusal {
     Full,
     /// This replica takes no writes any more.
     Stopped,
+    /// The state is damaged, and not yet replaced by a peer's.
+    Damaged,
     /// No quorum answers.
     NoQuorum,
     /// The request itself cannot be executed, now or later.

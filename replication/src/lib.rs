@@ -36,6 +36,7 @@
 //! [`Replica::set_log_hook`] tells a driver of [`Event::LogMoved`]; the first leader of a new group is
 //! elected by all founders together, see the module `rejoin`.
 
+mod apply;
 mod codec;
 mod consensus;
 mod error;
@@ -54,6 +55,7 @@ mod options;
 mod proposal;
 mod read;
 mod rejoin;
+mod replace;
 mod replica;
 mod session;
 mod snapshot;

@@ -228,6 +228,11 @@ impl Log {
         self.memberships.contains_key(&index)
     }
 
+    /// Whether entries that are not known to be applied change the members.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.memberships.is_empty()
+    }
+
     /// Up to here the log itself proves that its entries are committed: a change of membership is
     /// proposed only by a leader that has applied the one before it.
     pub(crate) fn proven_committed(&self) -> Option<u64> {

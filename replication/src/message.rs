@@ -216,6 +216,11 @@ pub enum SnapshotBody {
         /// Whether it is installed.
         installed: bool,
     },
+    /// The sender's state is damaged: it wants a checkpoint from the leader.
+    Wanted {
+        /// That has everything up to here.
+        index: Index,
+    },
     /// The leader no longer has it.
     Gone {
         /// Of the checkpoint.

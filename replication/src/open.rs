@@ -17,6 +17,7 @@ use crate::machine::{ReplicatedMachine, Shared};
 use crate::mend::Mend;
 use crate::read::Reads;
 use crate::rejoin::Rejoin;
+use crate::replace::Replacement;
 use crate::snapshot::receive::Receiver;
 use crate::snapshot::send::Sender;
 use crate::validate::Refusals;
@@ -47,8 +48,10 @@ impl Replica {
         shared.lock().membership = Membership::new(&options.members);
         let machine = ReplicatedMachine::new(machine, shared.clone(), options.is_witness);
         let has_threads = options.db.background;
+        options.db.opens_damaged = true;
         let db = Db::open_with(disk.clone(), dir, options.db.clone(), Box::new(machine))?;
         let hard = open_hard_state(&*disk, &group_dir, hard, &db, &options)?;
+        let replacement = Replacement::begin(&db, &hard, &shared, &options)?;
         let terms = shared.lock().terms.clone();
         let log = Log::open(db, terms, has_threads)?;
         let state = hard.get();
@@ -64,6 +67,7 @@ impl Replica {
             mend,
             refusals: Refusals::default(),
             rejoin: Rejoin::new(options.seed, state.openings),
+            replacement,
             sender: Sender::default(),
             receiver: Receiver::new(disk, &group_dir),
             consensus,

@@ -96,7 +96,7 @@ impl Replica {
         if !self.consensus.is_leader() {
             return Some(Refusal::NotLeader { leader: self.consensus.leader() });
         }
-        if self.consensus.is_transferring() {
+        if self.consensus.is_transferring() || self.is_damaged() {
             return Some(Refusal::NotLeader { leader: None });
         }
         let uncommitted = self.consensus.log().bytes_after(self.consensus.committed().0);
@@ -157,6 +157,7 @@ impl Replica {
             _ if self.options.is_witness => {
                 Refusal::Invalid { reason: "a witness has no state to read".into() }
             }
+            _ if self.is_damaged() => Refusal::Damaged,
             None => Refusal::NotLeader { leader: None },
             Some(_) if self.reads.count() >= READS_MAX => Refusal::Overloaded,
             Some(_) => {

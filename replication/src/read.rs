@@ -185,6 +185,14 @@ impl Reads {
         readable
     }
 
+    /// All reads, confirmed or not: there is nothing to be read in.
+    pub(crate) fn take_all(&mut self) -> Vec<u64> {
+        let confirmed = std::mem::take(&mut self.confirmed);
+        let mut all: Vec<u64> = confirmed.into_iter().flat_map(|(_, tokens, _)| tokens).collect();
+        all.append(&mut self.take_unconfirmed());
+        all
+    }
+
     /// The reads that no quorum has confirmed, because there is another leader, or none. Those that are
     /// confirmed stay: what they wait for is committed.
     pub(crate) fn take_unconfirmed(&mut self) -> Vec<u64> {

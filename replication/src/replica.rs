@@ -27,6 +27,7 @@ use crate::mend::Mend;
 use crate::message::{Body, Message};
 use crate::read::Reads;
 use crate::rejoin::{ProbeAnswer, Rejoin};
+use crate::replace::Replacement;
 use crate::snapshot::receive::Receiver;
 use crate::snapshot::send::Sender;
 use crate::validate::{Facts, Refusals, validate};
@@ -46,6 +47,7 @@ pub struct Replica {
     pub(crate) mend: Mend,
     pub(crate) refusals: Refusals,
     pub(crate) rejoin: Rejoin,
+    pub(crate) replacement: Replacement,
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
     /// A `Ready` that the log could not take yet.
@@ -108,6 +110,7 @@ impl Replica {
                 self.tick();
                 self.rejoin_tick(output);
                 self.snapshot_tick(output)?;
+                self.replacement_tick(output)?;
                 self.mend_tick(output)?;
             }
             Event::Received(envelope) => return self.receive(envelope, output),
@@ -151,7 +154,8 @@ impl Replica {
         if self.stalled.is_some() || waits && !self.consensus.is_leader() {
             return;
         }
-        let may_stand = self.consensus.is_leader() || !self.lease.is_quiet();
+        let may_stand =
+            self.consensus.is_leader() || !self.lease.is_quiet() && self.may_stand_damaged();
         self.consensus.tick(may_stand);
         if let Some(context) = again
             && self.consensus.leader().is_some()
@@ -161,7 +165,7 @@ impl Replica {
     }
 
     fn may_campaign(&self) -> bool {
-        if self.mend.is_wounded() {
+        if self.mend.is_wounded() || self.is_damaged() {
             return false;
         }
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
@@ -180,7 +184,8 @@ impl Replica {
             is_leader: self.consensus.is_leader(),
             last: Index(self.consensus.log().last()),
         };
-        if self.options.is_witness && matches!(envelope.message.body, Body::TimeoutNow) {
+        let may_not_lead = self.options.is_witness || self.is_damaged();
+        if may_not_lead && matches!(envelope.message.body, Body::TimeoutNow) {
             return Ok(None);
         }
         if let Err(error) = validate(&envelope, &facts) {
@@ -209,7 +214,7 @@ impl Replica {
             _ => {}
         }
         // While the log takes nothing, a message is as good as lost.
-        if self.stalled.is_some() {
+        if self.stalled.is_some() || self.receiver.waits_for_log() {
             return Ok(None);
         }
         if self.lease_takes(envelope.from, &envelope.message, output) {
@@ -383,22 +388,6 @@ impl Replica {
         Ok(true)
     }
 
-    /// Applies what is committed; `false` if there was nothing.
-    fn apply(&mut self, output: &mut Output) -> Result<bool> {
-        let before = self.db().applied();
-        if before >= self.committed {
-            return Ok(false);
-        }
-        let applied = self.db().commit(self.committed)?;
-        if applied == before {
-            return Ok(false);
-        }
-        self.tell_changes()?;
-        self.consensus.applied(applied);
-        self.watermarks.applied(applied, self.consensus.log(), output);
-        Ok(true)
-    }
-
     /// Says what has changed, after everything has been done.
     fn announce(&mut self, output: &mut Output) {
         self.watermarks.announce(&self.consensus, output);
@@ -426,7 +415,8 @@ impl Replica {
         self.begin_reads();
         let is_founded = self.shared.lock().is_founded;
         let term = self.consensus.term();
-        if is_founded || !self.consensus.is_leader() || self.founded_in == term {
+        if is_founded || self.is_damaged() || !self.consensus.is_leader() || self.founded_in == term
+        {
             return Ok(false);
         }
         let founded = self.found()?;

@@ -128,6 +128,10 @@ impl Replica {
             SnapshotBody::Chunk { id, file, offset, bytes } => {
                 self.chunk(from, id, (file, offset), bytes, output)
             }
+            SnapshotBody::Wanted { index } => {
+                self.state_wanted(from, index, output);
+                Ok(())
+            }
             SnapshotBody::Gone { id } => {
                 self.receiver.forget(from, id);
                 Ok(())
@@ -160,6 +164,10 @@ impl Replica {
 
     /// Gives the consensus a newer checkpoint to offer, if it has asked for one.
     fn refresh_point(&mut self) -> Result<()> {
+        // A damaged state helps nobody: others are going to lead.
+        if self.is_damaged() {
+            return Ok(());
+        }
         let Some(to) = self.consensus.take_wanted() else { return Ok(()) };
         let flushed = self.db().flushed();
         if flushed > Index(0) {
@@ -188,6 +196,7 @@ impl Replica {
     /// not too large, no peer lacks. A follower keeps what fits, in case it leads one day.
     fn trim(&mut self) {
         if self.options.is_witness
+            && !self.is_damaged()
             && self.db().applied().0 - self.db().flushed().0 >= WITNESS_FLUSH_ENTRIES
         {
             // Nothing but the machine's own state: so that the log before it can go.

@@ -49,6 +49,10 @@ pub struct Status {
     pub damaged: usize,
     /// Records of the log that were mended since it was opened.
     pub mended: u64,
+    /// What is damaged of the state, until it has been replaced: nothing is read in it.
+    pub state_damage: Option<String>,
+    /// How often a damaged state was replaced since the replica was opened.
+    pub states_replaced: u64,
     /// Who belongs to the group, as of the last applied entry.
     pub membership: Membership,
     /// Whether it leads and may answer reads alone.
@@ -95,6 +99,8 @@ pub struct PeerStatus {
     pub lag_ticks: u64,
     /// Whether it has answered within the last election time.
     pub is_active: bool,
+    /// Whether its state is damaged and it has asked for another, which it has not got yet.
+    pub is_damaged: bool,
     /// The snapshot that it is being sent.
     pub sending: Option<Transfer>,
 }
@@ -122,7 +128,7 @@ impl Replica {
     /// Everything that was committed at this moment, by the clock of [`Replica::tell_time`], is in the
     /// state. None if that was never asked for: see [`Event::KeepFresh`](crate::Event::KeepFresh).
     pub fn fresh_us(&self) -> Option<u64> {
-        self.reads.fresh_us()
+        self.reads.fresh_us().filter(|_| !self.is_damaged())
     }
 
     /// What the replica is, knows and lacks.
@@ -141,6 +147,7 @@ impl Replica {
             lag_bytes: log.bytes_after(peer.matched),
             lag_ticks: self.watermarks.lag_ticks(peer.id),
             is_active: peer.is_active,
+            is_damaged: self.sender.is_damaged(peer.id),
             sending: self.sender.progress(peer.id),
         };
         let others = consensus.progress().into_iter();
@@ -161,6 +168,8 @@ impl Replica {
             is_wounded: self.mend.is_wounded(),
             damaged: self.db().log().damages().len(),
             mended: self.mend.mended(),
+            state_damage: self.replacement.damage().map(str::to_owned),
+            states_replaced: self.replacement.count(),
             has_lease: self.has_lease(),
             lease_reads: self.lease_reads(),
             receiving: self.receiver.progress(),

@@ -129,6 +129,7 @@ fn numbers(body: &Body) -> Vec<u64> {
         Body::Probe { last, .. } | Body::ProbeAnswer { last, .. } => vec![last.0],
         Body::RepairRequest { first, end, end_term } => vec![first.0, end.0, end_term.0],
         Body::Repair { first, .. } => vec![first.0],
+        Body::Snapshot(crate::SnapshotBody::Wanted { index }) => vec![index.0],
         Body::TimeoutNow | Body::ReadRequest { .. } | Body::Snapshot(_) => Vec::new(),
     }
 }

@@ -99,6 +99,11 @@ impl Contents {
         Ok(())
     }
 
+    /// The same without any table.
+    pub(crate) fn without_tables(self) -> Self {
+        Self { levels: Self::new().levels, ..self }
+    }
+
     /// Takes an edit in.
     ///
     /// # Errors

@@ -104,6 +104,8 @@ pub(crate) struct Manifest {
     /// What the edits add up to.
     contents: Contents,
     health: Health,
+    /// Whether what there was before could not be used, and stays as it is until the first edit.
+    is_hollow: bool,
 }
 
 impl Manifest {
@@ -114,21 +116,8 @@ impl Manifest {
     ///
     /// Damage, a newer format, or what the disk refuses.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, names: &[String]) -> Result<Manifest> {
-        let next_number =
-            names.iter().filter_map(|name| manifest_number(name)).max().unwrap_or(0) + 1;
-        let mut manifest = Manifest {
-            disk: Arc::clone(disk),
-            dir: dir.to_path_buf(),
-            number: 0,
-            next_number,
-            file: None,
-            offset: 0,
-            base_len: 0,
-            next_sequence: 1,
-            durable: 0,
-            contents: Contents::new(),
-            health: Health::Retired,
-        };
+        let mut manifest = Manifest::hollow(disk, dir, names, Contents::new());
+        manifest.is_hollow = false;
         if !names.iter().any(|name| name == CURRENT) {
             manifest.check_never_used(names)?;
             manifest.begin()?;
@@ -159,6 +148,31 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// A manifest in the place of one that cannot be used: nothing is written or removed before the
+    /// first edit, which goes to a new file together with `contents`.
+    pub(crate) fn hollow(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        names: &[String],
+        contents: Contents,
+    ) -> Manifest {
+        let numbers = names.iter().filter_map(|name| manifest_number(name));
+        Manifest {
+            disk: Arc::clone(disk),
+            dir: dir.to_path_buf(),
+            number: 0,
+            next_number: numbers.max().unwrap_or(0) + 1,
+            file: None,
+            offset: 0,
+            base_len: 0,
+            next_sequence: 1,
+            durable: 0,
+            contents,
+            health: Health::Retired,
+            is_hollow: true,
+        }
     }
 
     fn read(&mut self) -> Result<()> {
@@ -252,6 +266,22 @@ impl Manifest {
     pub(crate) fn append(&mut self, edit: &Edit) -> Result<()> {
         self.check()?;
         self.contents.check(edit).expect("an edit is made from the contents that it changes");
+        if self.is_hollow {
+            // Old state or new one, and never the emptiness between.
+            let mut contents = self.contents.clone();
+            contents.apply(edit).expect("it was checked just above");
+            let before = std::mem::replace(&mut self.contents, contents);
+            return match self.begin() {
+                Ok(()) => {
+                    self.is_hollow = false;
+                    Ok(())
+                }
+                Err(error) => {
+                    self.contents = before;
+                    Err(error)
+                }
+            };
+        }
         let is_long = self.offset > 2 * self.base_len + APPENDED_LEN_MAX;
         if is_long || !matches!(self.health, Health::Ready) {
             self.begin()?;

@@ -17,6 +17,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::findings::Findings;
+
 /// Locks of a large cache: many more than threads that read at once.
 const SHARDS_MAX: usize = 16;
 
@@ -45,6 +47,8 @@ pub(crate) struct BlockCache {
     shards: Box<[RwLock<Shard>]>,
     /// The next number for one who opens a table.
     owner_next: AtomicU64,
+    /// What was found damaged in tables that read through the cache.
+    pub(crate) findings: Findings,
 }
 
 #[derive(Debug)]
@@ -96,6 +100,7 @@ impl BlockCache {
         Arc::new(Self {
             shards: (0..shards).map(|_| shard()).collect(),
             owner_next: AtomicU64::new(0),
+            findings: Findings::default(),
         })
     }
 

@@ -38,6 +38,7 @@ mod cursor;
 mod damage;
 mod dump;
 mod filter;
+mod findings;
 mod footer;
 mod index;
 mod properties;

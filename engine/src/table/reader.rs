@@ -220,7 +220,7 @@ impl Table {
         if key > self.meta.largest.as_slice() {
             return Ok(None);
         }
-        self.index.find(self.bytes(), key, index).map_err(|damage| damage.of(&self.path))
+        self.index.find(self.bytes(), key, index).map_err(|damage| self.damaged(damage))
     }
 
     /// The bytes of block `number`, checked; `keep` says whether to leave them in the cache.
@@ -242,7 +242,7 @@ impl Table {
                     return Ok(BlockBytes::Decoded(block));
                 }
                 let section = self.check_block(extent, compression)?;
-                let decoded = section.decode().map_err(|damage| damage.of(&self.path))?;
+                let decoded = section.decode().map_err(|damage| self.damaged(damage))?;
                 let block = Arc::new(DecodedBlock(decoded));
                 if keep {
                     self.cache.insert(key, &block);
@@ -265,13 +265,21 @@ impl Table {
         compression: Compression,
     ) -> Result<trailer::Section<'_>> {
         let section = trailer::check(self.bytes(), self.meta.written_as, extent);
-        let section = section.map_err(|damage| damage.of(&self.path))?;
+        let section = section.map_err(|damage| self.damaged(damage))?;
         if section.compression != compression {
             let found = format!("{:?}", section.compression);
             let expected = format!("a block stored as {compression:?}, as the block index says");
-            return Err(Damage::new(extent.offset, expected, found).of(&self.path));
+            return Err(self.damaged(Damage::new(extent.offset, expected, found)));
         }
         Ok(section)
+    }
+
+    /// The error for what a reader has found, which is also remembered.
+    #[cold]
+    pub(super) fn damaged(&self, damage: Damage) -> crate::Error {
+        let error = damage.of(&self.path);
+        self.cache.findings.note(self.meta.id, &error);
+        error
     }
 
     /// The error for a block whose checksum is right and whose content is not.
@@ -279,14 +287,14 @@ impl Table {
     pub(super) fn malformed(&self, number: usize, malformed: Malformed) -> crate::Error {
         let offset = self.block_entry(number).map_or(0, |(extent, _)| extent.offset);
         let found = format!("other bytes at {} of the decoded block", malformed.offset);
-        Damage::new(offset, malformed.expected, found).of(&self.path)
+        self.damaged(Damage::new(offset, malformed.expected, found))
     }
 
     /// The error for a block index that is not any more what it was when the table was opened.
     #[cold]
     fn index_changed(&self) -> crate::Error {
         let offset = self.index.extent().offset;
-        Damage::new(offset, "the block index as it was opened", "other bytes").of(&self.path)
+        self.damaged(Damage::new(offset, "the block index as it was opened", "other bytes"))
     }
 }
 

@@ -34,7 +34,7 @@ impl Table {
     /// The first damage.
     pub(crate) fn verify(&self) -> Result<u64> {
         let id = decode_header(self.bytes(), self.path())?;
-        let parts = Parts::decode(self.bytes(), id).map_err(|damage| damage.of(self.path()))?;
+        let parts = Parts::decode(self.bytes(), id).map_err(|damage| self.damaged(damage))?;
         let mut seen = Seen::default();
         for number in 0..parts.index.count() {
             self.verify_block(&parts, number, &mut seen)?;
@@ -51,7 +51,7 @@ impl Table {
         if !as_said {
             let offset = parts.footer.properties.offset;
             let found = format!("{:?} and {seen:?}", parts.meta);
-            return Err(Damage::new(offset, format!("{meta:?}"), found).of(self.path()));
+            return Err(self.damaged(Damage::new(offset, format!("{meta:?}"), found)));
         }
         Ok(seen.cells)
     }
@@ -59,12 +59,12 @@ impl Table {
     fn verify_block(&self, parts: &Parts, number: usize, seen: &mut Seen) -> Result<()> {
         let (extent, compression) = self.block_entry(number)?;
         let section = self.check_block(extent, compression)?;
-        let decoded = section.decode().map_err(|damage| damage.of(self.path()))?;
+        let decoded = section.decode().map_err(|damage| self.damaged(damage))?;
         let malformed = |malformed| self.malformed(number, malformed);
         let block = Block::new(&decoded).map_err(malformed)?;
         let damage = |expected: String| {
             let found = format!("block {number} otherwise");
-            Err(Damage::new(extent.offset, expected, found).of(self.path()))
+            Err(self.damaged(Damage::new(extent.offset, expected, found)))
         };
         let entry = parts.index.entry(self.bytes(), number);
         let separator_before = match number.checked_sub(1) {

@@ -61,7 +61,11 @@ impl Simulation {
             return;
         }
         let mut nodes = self.nodes.values().filter(|node| node.health.is_damaged);
-        let is_wounded = |node: &&Node| node.replica().is_some_and(|r| r.status().is_wounded);
+        let is_wounded = |node: &&Node| {
+            node.replica()
+                .map(strandline_replication::Replica::status)
+                .is_some_and(|status| status.is_wounded || status.state_damage.is_some())
+        };
         if let Some(id) = nodes.find(is_wounded).map(|node| node.id) {
             self.lose(id);
         }
@@ -77,7 +81,7 @@ impl Simulation {
             .values()
             .filter(|node| members.contains(&node.id))
             .map(|node| (node.id, node.replica().map_or(Index(0), |r| r.db().applied())))
-            .filter(|(_, applied)| *applied < last)
+            .filter(|(id, applied)| *applied < last || self.has_damaged_state(*id))
             .collect();
         if waiting == 0 && behind.is_empty() {
             return Ok(true);

@@ -53,6 +53,8 @@ figures! {
     full_disks,
     /// Disks that rotted or had a write go astray.
     damages,
+    /// Damaged states that were replaced by a leader's.
+    states_replaced,
     /// Replicas that were not let in again because of their disk.
     lost_replicas,
     /// Disks replaced by empty ones.

@@ -3,9 +3,10 @@
 //! The stronger a class is, the shorter are the pauses between its strikes. Bounds are kept here: at
 //! most a minority of the disks is ever damaged, because no replicated store can outlive more.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use strandline_replication::{Event, ReplicaId, Role};
+use strandline_wal::disk::Disk as _;
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
 
 use crate::network::Cut;
@@ -38,6 +39,7 @@ const STRIKING: &[Class] = &[
     Class::Coups,
     Class::Membership,
     Class::LostLinks,
+    Class::StateRot,
 ];
 
 impl Simulation {
@@ -56,7 +58,11 @@ impl Simulation {
 
     fn next_strike(&mut self, class: Class) {
         let longest = match class {
-            Class::Blackouts | Class::Wipes | Class::Rot | Class::MisdirectedWrites => 6 * SECOND,
+            Class::Blackouts
+            | Class::Wipes
+            | Class::Rot
+            | Class::StateRot
+            | Class::MisdirectedWrites => 6 * SECOND,
             _ => 2 * SECOND,
         };
         let strength = self.swarm.strength(class).unwrap_or(1);
@@ -120,7 +126,9 @@ impl Simulation {
                 let hang = SECOND / 2 + self.stream(class).below(4 * SECOND);
                 self.node(id).hang = hang;
             }
-            Class::Rot | Class::MisdirectedWrites | Class::Wipes => self.damage(class, id),
+            Class::Rot | Class::StateRot | Class::MisdirectedWrites | Class::Wipes => {
+                self.damage(class, id);
+            }
             Class::ClockJumps => {
                 let hour = 3_600_000;
                 let by = i64::try_from(self.stream(class).below(2 * hour)).unwrap_or(0);
@@ -298,9 +306,14 @@ impl Simulation {
                 let span = 5 * MILLISECOND + self.random.below(300 * MILLISECOND);
                 self.agenda.after(span, Happening::Opens { node: id });
             }
-            Class::Rot => {
+            Class::Rot | Class::StateRot => {
                 let disk = self.nodes[&id].disk.clone();
-                if !rot(&disk, self.stream(class)) {
+                let random = self.stream(class);
+                let has_rotted = match class {
+                    Class::StateRot => rot_state(&disk, random),
+                    _ => rot(&disk, random),
+                };
+                if !has_rotted {
                     return;
                 }
                 self.figures.damages += 1;
@@ -364,6 +377,29 @@ fn rot(disk: &SimulatedDisk, random: &mut Random) -> bool {
     let reach = if random.chance(500) { (*len).min(8192) } else { *len };
     for _ in 0..1 + random.below(3) {
         disk.flip_bit(path, random.below(reach * 8));
+    }
+    true
+}
+
+/// A table, the manifest, or what names it loses some bits, or is lost.
+fn rot_state(disk: &SimulatedDisk, random: &mut Random) -> bool {
+    let is_of_state = |path: &Path| {
+        let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+        let is_state = path.parent().is_some_and(|dir| dir.ends_with("state"));
+        let is_table = path.extension().is_some_and(|end| end == "table");
+        is_state && (is_table || name.starts_with("MANIFEST-") || name == "CURRENT")
+    };
+    let mut files = disk.files();
+    files.retain(|file| file.len > 0 && is_of_state(&file.path));
+    if files.is_empty() {
+        return false;
+    }
+    let file = &files[random.index(files.len())];
+    if random.chance(200) {
+        return disk.remove(&file.path).is_ok();
+    }
+    for _ in 0..1 + random.below(3) {
+        disk.flip_bit(&file.path, random.below(file.len * 8));
     }
     true
 }

@@ -97,7 +97,9 @@ impl Simulation {
         let span = span + self.random.below(late + span);
         self.agenda.after(span, Happening::Work { node: id, life });
         match worked {
-            Err(error) if !error.is_full() => self.stops(id, &error.to_string()),
+            Err(error) if !error.is_full() && !self.has_damaged_state(id) => {
+                self.stops(id, &error.to_string())
+            }
             _ if self.nodes[&id].disk.is_down() => self.dies(id, "in background work"),
             _ => {
                 self.schedule_writes(id);
@@ -398,6 +400,9 @@ impl Simulation {
     /// Ends a process, and lets the next one begin after a while.
     pub(crate) fn crash(&mut self, id: ReplicaId, fault: Fault) {
         self.tell(|| format!("{id} ends: {fault:?}"));
+        let replica = self.nodes[&id].replica();
+        self.figures.states_replaced +=
+            replica.map_or(0, |replica| replica.status().states_replaced);
         match fault {
             Fault::PowerCut => self.figures.power_cuts += 1,
             _ => self.figures.kills += 1,
@@ -417,7 +422,16 @@ impl Simulation {
                 self.figures.states_compared += 1;
                 self.truth.compare(&format!("replica {id}"), index, &pairs)
             }
+            // It has met damage in its state, and the leader's is going to take its place.
+            Err(_) if self.has_damaged_state(id) => Ok(()),
             Err(error) => self.stops(id, &error.to_string()),
         }
+    }
+
+    /// Whether a replica knows its state to be damaged.
+    pub(crate) fn has_damaged_state(&self, id: ReplicaId) -> bool {
+        let node = &self.nodes[&id];
+        let knows = node.replica().is_some_and(|replica| replica.db().damage().is_some());
+        knows && node.health.is_damaged && !node.disk.is_down()
     }
 }

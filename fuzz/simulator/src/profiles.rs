@@ -108,6 +108,7 @@ pub const ALL: &[Profile] = &[
             (Class::Kills, Bias::On),
             (Class::BrokenOperations, Bias::On),
             (Class::Rot, Bias::Off),
+            (Class::StateRot, Bias::Off),
             (Class::MisdirectedWrites, Bias::Off),
             (Class::Wipes, Bias::Off),
         ],
@@ -206,6 +207,7 @@ pub const ALL: &[Profile] = &[
             (Class::PowerCuts, Bias::On),
             (Class::LateWork, Bias::Off),
             (Class::Rot, Bias::Off),
+            (Class::StateRot, Bias::Off),
             (Class::MisdirectedWrites, Bias::Off),
             (Class::Wipes, Bias::Off),
         ],
@@ -230,6 +232,23 @@ pub const ALL: &[Profile] = &[
             (Class::Membership, Bias::Off),
         ],
         shape: |shape| shape.replicas = shape.replicas.max(3),
+    },
+    Profile {
+        name: "state",
+        about: "tables and manifests are damaged or lost, in the midst of everything",
+        others: Bias::Free,
+        biases: &[
+            (Class::StateRot, Bias::Strong),
+            (Class::PowerCuts, Bias::On),
+            (Class::Rot, Bias::Off),
+            (Class::MisdirectedWrites, Bias::Off),
+            (Class::Wipes, Bias::Off),
+            (Class::Membership, Bias::Off),
+        ],
+        shape: |shape| {
+            shape.replicas = shape.replicas.max(3);
+            shape.memtable_size = 8 << 10;
+        },
     },
     Profile {
         name: "members",

@@ -151,6 +151,11 @@ impl Simulation {
                 self.reply(token, Reply::Found(value));
                 Ok(())
             }
+            Err(_) if self.has_damaged_state(id) => {
+                self.node(id).stale.remove(&token);
+                self.reply(token, Reply::Refused { leader: None });
+                Ok(())
+            }
             Err(error) => self.stops(id, &error),
         }
     }

@@ -107,6 +107,8 @@ classes! {
     LostLinks "lost-links",
     /// Logs are compressed: of all nodes, or of those with an odd number.
     CompressedLogs "compressed-logs",
+    /// Tables and manifests are damaged or lost.
+    StateRot "state-rot",
 }
 
 impl Class {

@@ -53,6 +53,8 @@ struct Receiving {
     adoption: Option<Adoption>,
     /// All is taken over; the consensus has been told.
     is_complete: bool,
+    /// All is taken over, and the log agrees with it: it is to stand still for a moment.
+    waits_for_log: bool,
 }
 
 fn refused(reason: String) -> Error {
@@ -89,6 +91,22 @@ impl Receiver {
         self.leftovers = Some(u64::MAX);
     }
 
+    /// Whether nothing may be appended, so that the log becomes idle.
+    pub(crate) fn waits_for_log(&self) -> bool {
+        self.current.as_ref().is_some_and(|receiving| receiving.waits_for_log)
+    }
+
+    /// Whether a checkpoint of this leader is on its way.
+    pub(crate) fn receives_from(&self, leader: ReplicaId) -> bool {
+        self.current.as_ref().is_some_and(|receiving| receiving.from == leader)
+    }
+
+    /// The checkpoint that is complete here, to be installed. Who has sent it, and its name.
+    pub(crate) fn take_complete(&mut self) -> Option<(ReplicaId, u64, Adoption)> {
+        let receiving = self.current.take()?;
+        receiving.adoption.map(|adoption| (receiving.from, receiving.id, adoption))
+    }
+
     /// How far it is.
     pub(crate) fn progress(&self) -> Option<Transfer> {
         self.current.as_ref().map(|receiving| receiving.staging.transfer())
@@ -115,12 +133,13 @@ impl Receiver {
             ticks: 0,
             adoption: None,
             is_complete: false,
+            waits_for_log: false,
         });
         Ok(())
     }
 
     /// Removes all that was received.
-    fn clear(&mut self) -> Result<()> {
+    pub(crate) fn clear(&mut self) -> Result<()> {
         (self.current, self.leftovers) = (None, None);
         match self.disk.exists(&self.dir)? {
             true => staging::clear(&*self.disk, &self.dir),
@@ -219,7 +238,8 @@ impl Replica {
         files: Vec<FileOffer>,
         output: &mut Output,
     ) -> Result<()> {
-        if index <= self.consensus.committed() {
+        let replaces = self.is_damaged() && index >= self.db().applied();
+        if index <= self.consensus.committed() && !replaces {
             self.say(from, SnapshotBody::Done { id, installed: true }, output);
             return Ok(());
         }
@@ -321,6 +341,13 @@ impl Replica {
         Ok(())
     }
 
+    /// All is here, and the log has to be idle.
+    pub(crate) fn wait_for_log(&mut self) {
+        if let Some(receiving) = &mut self.receiver.current {
+            (receiving.waits_for_log, receiving.ticks) = (true, 0);
+        }
+    }
+
     /// Takes over one more table; tells the consensus when all are.
     fn adopt_more(&mut self, output: &mut Output) -> Result<()> {
         let Some(receiving) = &mut self.receiver.current else { return Ok(()) };
@@ -349,6 +376,10 @@ impl Replica {
         }
         let point = Point::of(adoption.index(), adoption.machine_state());
         let Ok(point) = point else { return self.give_up(output) };
+        if self.replaces_under_log(&point) {
+            return self.replace_under_log(point.index, output);
+        }
+        let Some(receiving) = &mut self.receiver.current else { return Ok(()) };
         // Whoever leads now has everything that is in it: it was committed.
         match self.consensus.leader() {
             Some(leader) if !self.consensus.is_leader() && self.stalled.is_none() => {
@@ -374,6 +405,7 @@ impl Replica {
         let terms = self.shared.lock().terms.clone();
         self.consensus.log_mut().restart(terms);
         self.receiver.clear()?;
+        self.replacement.done();
         let done = SnapshotBody::Done { id: receiving.id, installed: true };
         self.say(receiving.from, done, output);
         Ok(())

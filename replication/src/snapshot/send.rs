@@ -1,6 +1,6 @@
 //! The leader's side: checkpoints that peers fetch from.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use strandline_engine::{Checkpoint, Index};
@@ -27,6 +27,8 @@ pub(crate) struct Part {
 #[derive(Default)]
 pub(crate) struct Sender {
     sending: BTreeMap<ReplicaId, Sending>,
+    /// Whose state is damaged, and was not replaced since.
+    damaged: BTreeSet<ReplicaId>,
     /// Bytes that may still be sent in this tick.
     budget: u64,
     /// How many were begun.
@@ -54,6 +56,7 @@ impl Sender {
 
     pub(crate) fn clear(&mut self) {
         self.sending.clear();
+        self.damaged.clear();
     }
 
     /// Gives up everything, whose log has grown too long; says for whom.
@@ -65,9 +68,16 @@ impl Sender {
     pub(crate) fn finish(&mut self, peer: ReplicaId, id: u64) -> bool {
         let is_it = self.sending.get(&peer).is_some_and(|sending| sending.id == id);
         if is_it {
+            // If it could not take it, it asks again.
+            self.damaged.remove(&peer);
             self.sending.remove(&peer);
         }
         is_it
+    }
+
+    /// Whether the peer has asked for a state because its own is damaged.
+    pub(crate) fn is_damaged(&self, peer: ReplicaId) -> bool {
+        self.damaged.contains(&peer)
     }
 
     /// How far the peer has got.
@@ -106,6 +116,10 @@ impl Replica {
             self.say(to, offer, output);
             return;
         }
+        if self.is_damaged() {
+            self.consensus.report_snapshot(to, false);
+            return;
+        }
         let checkpoint = self.db().checkpoint();
         let point = Point::of(checkpoint.index(), checkpoint.machine_state());
         let Ok(Point { index, term, membership }) = point else {
@@ -141,6 +155,25 @@ impl Replica {
         let queue = VecDeque::new();
         let sending = Sending { id, checkpoint, offer, ticks: 0, starts, reached: 0, queue };
         self.sender.sending.insert(to, sending);
+    }
+
+    /// A peer whose state is damaged wants a checkpoint that goes up to `index`; its log is sound, so the
+    /// consensus does not know.
+    pub(crate) fn state_wanted(&mut self, from: ReplicaId, index: Index, output: &mut Output) {
+        if !self.consensus.is_leader() || self.is_damaged() {
+            return;
+        }
+        if !self.shared.lock().membership.contains(from) {
+            return;
+        }
+        self.sender.damaged.insert(from);
+        if self.db().flushed() >= index {
+            self.begin_sending(from, output);
+        }
+        if !self.sender.sending.contains_key(&from) {
+            // It asks again, and what is applied will be in tables then.
+            self.db().request_flush();
+        }
     }
 
     /// A peer fetches a part.

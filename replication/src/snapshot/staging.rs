@@ -118,8 +118,12 @@ impl Staging {
                     None => disk.remove(&part)?,
                 }
             } else if let Some(found) = find(name) {
-                disk.link(&found, &path)?;
-                staged.is_complete = true;
+                match disk.link(&found, &path) {
+                    Ok(()) => staged.is_complete = true,
+                    // Of a damaged state, or removed meanwhile: it is fetched.
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
             if staged.is_complete {
                 staged.here = staged.offer.len;

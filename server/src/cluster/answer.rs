@@ -23,6 +23,11 @@ pub(super) fn refusal_text(reason: &Refusal) -> String {
              is room"
                 .into()
         }
+        Refusal::Damaged => {
+            "CLUSTERDOWN the state of this node is damaged and is being replaced by the leader's: ask \
+             another node, or try again"
+                .into()
+        }
         Refusal::Stopped => {
             "CLUSTERDOWN this replica has stopped, see its log: nothing was done".into()
         }

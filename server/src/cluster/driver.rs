@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use super::answer::refusal_text;
 use super::forward::{Answer, Forward, Forwards};
 use super::group::{Command, Group, Input, Proposal};
-use super::health::Health;
+use super::health::{self, Health};
 use super::members::Shelf;
 use super::question::{Mark, Questions};
 use super::{Book, Frame, Peers};
@@ -116,6 +116,7 @@ impl Driver {
 
     /// Runs until it is told to stop.
     pub fn run(mut self) {
+        health::note_opening(&self.replica);
         let mut next_tick = Instant::now() + TICK;
         loop {
             let wait = next_tick.saturating_duration_since(Instant::now());
@@ -164,7 +165,9 @@ impl Driver {
         self.answer_remote();
         self.group.set_fresh(self.replica.fresh_us());
         if is_tick {
-            self.group.post(self.replica.status());
+            let status = self.replica.status();
+            self.health.note_state(&status);
+            self.group.post(status);
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use strandline_replication::{Refusal, Role, Status};
+use strandline_replication::{Refusal, Replica, Role, Status};
 
 use super::driver::Driver;
 use super::hand_over::best;
@@ -62,6 +62,8 @@ pub struct Health {
     has_memory: bool,
     /// When it handed over last.
     handed_over: Option<Instant>,
+    /// Whether damage of the state has been reported.
+    is_damage_known: bool,
 }
 
 impl Health {
@@ -74,12 +76,31 @@ impl Health {
             looked: None,
             has_memory: true,
             handed_over: None,
+            is_damage_known: false,
         }
     }
 
     /// A proposal was refused.
     pub(super) fn refused(&mut self, reason: &Refusal) {
         self.is_full |= *reason == Refusal::Full;
+    }
+
+    /// Says what is damaged of the state, and when it has been replaced.
+    pub(super) fn note_state(&mut self, status: &Status) {
+        match &status.state_damage {
+            Some(damage) if !self.is_damage_known => tracing::error!(
+                damage,
+                "the state is damaged: this node answers no reads, does not lead, and asks the leader for \
+                 another one; its log is sound, so it goes on acknowledging and voting; what is damaged is \
+                 kept as *.aside-1"
+            ),
+            None if self.is_damage_known => tracing::warn!(
+                applied = status.applied.0,
+                "the damaged state has been replaced by the leader's; check the disk"
+            ),
+            _ => {}
+        }
+        self.is_damage_known = status.state_damage.is_some();
     }
 
     /// Takes a look; what is wrong, if anything is.
@@ -121,6 +142,16 @@ impl Health {
         }
         self.handed_over = Some(now);
         true
+    }
+}
+
+/// Says what opening has found and needs nobody else for.
+pub(super) fn note_opening(replica: &Replica) {
+    if let Some(damage) = replica.db().rebuilt() {
+        tracing::error!(
+            %damage,
+            "the state is damaged; the log has everything, and it is applied again from the beginning"
+        );
     }
 }
 

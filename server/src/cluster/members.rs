@@ -220,10 +220,13 @@ pub(super) mod tests {
             lag_bytes: 0,
             lag_ticks: 0,
             is_active: active.contains(id),
+            is_damaged: false,
             sending: None,
         };
         Status {
             is_wounded: false,
+            state_damage: None,
+            states_replaced: 0,
             damaged: 0,
             mended: 0,
             id: ReplicaId(1),

@@ -100,7 +100,7 @@ fn line(id: ReplicaId, node: Option<&Node>, status: &Status, peer: Option<&PeerS
         let lag_ms = peer.lag_ticks.saturating_mul(u64::try_from(TICK.as_millis()).unwrap_or(1));
         let _ = write!(line, ",state={},matched={}", state(peer), peer.matched);
         let _ = write!(line, ",lag_entries={},lag_bytes={}", peer.lag_entries, peer.lag_bytes);
-        let _ = write!(line, ",lag_ms={lag_ms}");
+        let _ = write!(line, ",lag_ms={lag_ms},state_damaged={}", u8::from(peer.is_damaged));
         if let Some(transfer) = peer.sending {
             let (sent, all) = (transfer.bytes, transfer.bytes_total);
             let _ = write!(line, ",snapshot_sent={sent},snapshot_bytes={all}");
@@ -108,6 +108,7 @@ fn line(id: ReplicaId, node: Option<&Node>, status: &Status, peer: Option<&PeerS
     }
     if id == status.id {
         let _ = write!(line, ",doubt={}", super::replication::doubt(status.doubt));
+        let _ = write!(line, ",state_damaged={}", u8::from(status.state_damage.is_some()));
         if let Some(transfer) = status.receiving {
             let (received, all) = (transfer.bytes, transfer.bytes_total);
             let reused = transfer.bytes_reused;

@@ -306,6 +306,8 @@ pub(super) fn info(server: &Server, out: &mut String) -> std::fmt::Result {
     write!(out, "everywhere:{}\r\napplied:{applied}\r\n", status.everywhere)?;
     write!(out, "durable:{}\r\nlast:{}\r\n", status.durable, status.last)?;
     write!(out, "first:{}\r\ndoubt:{}\r\n", status.first, doubt(status.doubt))?;
+    write!(out, "state_damage:{}\r\n", status.state_damage.as_deref().unwrap_or("none"))?;
+    write!(out, "states_replaced:{}\r\n", status.states_replaced)?;
     let age_us_max = server.live.stale_read_max_us.load(Ordering::Relaxed);
     // -1: it is not known yet; who asks has it found out.
     let age_ms = group.age_us(age_us_max).map_or(-1, |age_us| integer_of(age_us.div_ceil(1000)));

@@ -69,6 +69,9 @@ impl fmt::Display for Member {
         {
             write!(out, ", snapshot {}%", sent * 100 / all.max(1))?;
         }
+        if self.get("state_damaged") == "1" {
+            write!(out, ", its state is damaged")?;
+        }
         match self.get("doubt") {
             "" | "nothing" => Ok(()),
             doubt => write!(out, ", in doubt of {doubt}"),
