@@ -18,6 +18,7 @@ fn cluster(seed: u64) -> Cluster {
         options.db.engine.memtable_size = 16 << 10;
         options.db.engine.table_size = 16 << 10;
         cluster.add(Options { retention_bytes_max: 64 << 10, ..options });
+        cluster.node(id).rots = true;
     }
     cluster
 }

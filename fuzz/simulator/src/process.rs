@@ -39,6 +39,11 @@ impl Simulation {
                 let reason = format!("replica {id} opens an empty disk under its old identity");
                 Err(Violation::new(Checker::Identity, reason))
             }
+            Ok(()) if self.has_lost_its_state(id) => {
+                let reason =
+                    format!("the state of replica {id} is damaged although its disk is sound");
+                Err(Violation::new(Checker::Opening, reason))
+            }
             Ok(()) => {
                 let life = self.nodes[&id].life;
                 let tick = self.nodes[&id].clock.span(self.swarm.shape.tick);
@@ -426,6 +431,13 @@ impl Simulation {
             Err(_) if self.has_damaged_state(id) => Ok(()),
             Err(error) => self.stops(id, &error.to_string()),
         }
+    }
+
+    /// Whether the state was opened damaged, and nothing was done to its disk: a bug must not be healed.
+    fn has_lost_its_state(&self, id: ReplicaId) -> bool {
+        let node = &self.nodes[&id];
+        let damage = node.replica().and_then(|replica| replica.status().state_damage);
+        damage.is_some() && !node.health.is_damaged
     }
 
     /// Whether a replica knows its state to be damaged.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use strandline_engine::{Index, KeyspaceId};
+use strandline_engine::Index;
 use strandline_replication::{
     Envelope, Error, Event, Options, Outcome, Output, Refusal, Replica, ReplicaId, Request, Role,
     decode, encode,
@@ -36,6 +36,8 @@ pub struct Node {
     pub noted: u64,
     /// The error that stopped it.
     pub stopped: Option<Error>,
+    /// Whether a test damages its state; else one that is damaged is a bug.
+    pub rots: bool,
 }
 
 pub struct Cluster {
@@ -126,6 +128,7 @@ impl Cluster {
             refused_messages: Vec::new(),
             noted: 0,
             stopped: None,
+            rots: false,
         };
         self.nodes.insert(id, node);
         self.open(id).unwrap();
@@ -152,7 +155,10 @@ impl Cluster {
         let disk = node.disk.mount();
         let opened = Replica::open(disk, Path::new(DIR), node.options.clone(), Box::new(machine));
         node.disk.set_stepped(true);
-        node.replica = Some(opened?);
+        let opened = opened?;
+        let damage = opened.status().state_damage;
+        assert!(damage.is_none() || node.rots, "the state of {id} is lost: {damage:?}");
+        node.replica = Some(opened);
         node.stopped = None;
         Ok(())
     }
@@ -311,15 +317,6 @@ impl Cluster {
         self.proposed.insert(token, vec![payload[32..].to_vec()]);
         self.step(id, Event::Propose { token, entries: vec![payload], session });
         token
-    }
-
-    /// How often commands were executed at a node, in this life or an earlier one.
-    pub fn executions(&self, id: u64, key: &[u8]) -> Vec<u64> {
-        let db = self.replica(id).db();
-        let value = db.get(KeyspaceId::DEFAULT, key).unwrap();
-        value.map_or(Vec::new(), |value| {
-            value.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
-        })
     }
 
     pub fn read(&mut self, id: u64) -> u64 {

@@ -89,3 +89,14 @@ pub struct Taken {
     pub term: u64,
     pub command: Vec<u8>,
 }
+
+impl super::Cluster {
+    /// How often commands were executed at a node, in this life or an earlier one.
+    pub fn executions(&self, id: u64, key: &[u8]) -> Vec<u64> {
+        let db = self.replica(id).db();
+        let value = db.get(KeyspaceId::DEFAULT, key).unwrap();
+        value.map_or(Vec::new(), |value| {
+            value.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
+        })
+    }
+}
