@@ -35,6 +35,7 @@ use crate::manifest::Manifest;
 use crate::manifest::edit::MACHINE_STATE_LEN_MAX;
 use crate::manifest::version::Version;
 use crate::memtable::{Memtable, Scratch};
+use crate::scrub::Scrub;
 use crate::stats::{Counters, LevelStats};
 use crate::table::{BlockCache, Table, TableId, TableMeta};
 use crate::view::{Pins, State};
@@ -66,6 +67,8 @@ pub struct Engine {
     pub(crate) compaction_damage: RwLock<Option<String>>,
     /// The damage because of which everything is applied again.
     pub(crate) rebuilt: OnceLock<strandline_wal::Error>,
+    /// How far the tables have been verified in this round.
+    pub(crate) scrub: Mutex<Scrub>,
     /// What a hollow state has lain in: files that may be sound, by the names that they have in
     /// checkpoints.
     pub(crate) rubble: Mutex<Vec<(String, PathBuf)>>,
@@ -147,6 +150,7 @@ impl Engine {
             compacting: Mutex::default(),
             compaction_damage: RwLock::default(),
             rebuilt: OnceLock::new(),
+            scrub: Mutex::default(),
             rubble: Mutex::default(),
             obsolete: Mutex::default(),
             uncertain: Mutex::default(),

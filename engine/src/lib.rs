@@ -25,6 +25,7 @@ mod memtable;
 mod options;
 mod read;
 mod replicated;
+mod scrub;
 mod stats;
 mod table;
 mod verify;

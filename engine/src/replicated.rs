@@ -125,6 +125,11 @@ impl Db {
         self.inner.engine.damage()
     }
 
+    /// Verifies about so many bytes of tables: [`damage`](Db::damage) tells what is found.
+    pub fn scrub_tables(&self, len: u64) {
+        self.inner.engine.scrub(len);
+    }
+
     /// What was damaged of a state that opening has begun anew, because the log has everything.
     pub fn rebuilt(&self) -> Option<&strandline_wal::Error> {
         self.inner.engine.rebuilt()

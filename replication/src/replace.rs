@@ -1,6 +1,6 @@
 //! A damaged state, replaced by the leader's.
 //!
-//! A table or the manifest may be found damaged when the replica is opened, on a read, by a compaction, or
+//! A table or the manifest may be found damaged when the replica is opened, on a read, by a scrub that goes round, by a compaction, or
 //! while an entry is applied. Then the replica is *damaged*: it applies nothing more, refuses reads and proposals,
 //! stands for no election and hands over if it leads. Its log is sound, so it goes on
 //! appending, acknowledging and voting. It asks the leader for a checkpoint
@@ -42,6 +42,8 @@ pub(crate) struct Replacement {
     damage: Option<String>,
     /// Since it was found.
     ticks: u64,
+    /// Bytes of tables that may be verified.
+    credit: u64,
     /// Since a leader was known.
     leaderless: u64,
     /// Whether the members are not known, because the manifest that said who they are is lost.
@@ -50,6 +52,8 @@ pub(crate) struct Replacement {
     count: u64,
 }
 
+/// Tables are verified in steps of so many bytes.
+const SCRUB_STEP_LEN: u64 = 64 << 10;
 /// For so many election times a damaged replica waits for another to lead, and as a leader for one to
 /// take over.
 const PATIENCE_ELECTIONS: u64 = 20;
@@ -152,6 +156,11 @@ impl Replica {
     pub(crate) fn replacement_tick(&mut self, output: &mut Output) -> Result<()> {
         self.note_damage(output)?;
         if !self.is_damaged() {
+            self.replacement.credit += u64::from(self.options.scrub_bytes_per_tick);
+            if self.replacement.credit >= SCRUB_STEP_LEN {
+                let len = std::mem::take(&mut self.replacement.credit);
+                self.db().scrub_tables(len);
+            }
             return Ok(());
         }
         self.replacement.leaderless = match self.consensus.leader() {

@@ -154,6 +154,24 @@ fn a_leader_hands_over() {
     assert!(cluster.replica(id).db().verify().unwrap().is_clean());
 }
 
+/// Nobody reads what is damaged: it is found all the same.
+#[test]
+fn damage_at_rest_is_found() {
+    let mut cluster = cluster(9);
+    fill(&mut cluster);
+    let id = follower(&cluster);
+    let path = tables(&cluster, id).last().unwrap().0.clone();
+    cluster.node(id).options.scrub_bytes_per_tick = 4 << 10;
+    cluster.crash(id, true);
+    cluster.nodes[&id].disk.flip_bit(&path, 8 * 60);
+    cluster.open(id).unwrap();
+    assert!(!is_damaged(&cluster, id));
+    cluster.until("replaced", |cluster| replaced(cluster, id) == 1);
+    cluster.elect();
+    cluster.converge();
+    assert!(cluster.replica(id).db().verify().unwrap().is_clean());
+}
+
 /// Its log is sound: as long as its state is on the way it is one of the two that make up a majority.
 #[test]
 fn who_is_damaged_acknowledges_and_votes() {

@@ -70,7 +70,7 @@ pub use trailer::Compression;
 pub(crate) use writer::TableWriter;
 
 /// Names a table. Numbers are given by the manifest and never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TableId(pub u64);
 
 impl std::fmt::Display for TableId {

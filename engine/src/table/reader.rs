@@ -274,6 +274,14 @@ impl Table {
         Ok(section)
     }
 
+    /// Takes note if the whole file has another checksum than this one.
+    pub(crate) fn check_file(&self, found: u32) {
+        if found != self.meta.checksum {
+            let expected = format!("a file with the checksum {:#010x}", self.meta.checksum);
+            let _ = self.damaged(Damage::new(0, expected, format!("{found:#010x}")));
+        }
+    }
+
     /// The error for what a reader has found, which is also remembered.
     #[cold]
     pub(super) fn damaged(&self, damage: Damage) -> crate::Error {
