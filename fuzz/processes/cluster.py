@@ -49,8 +49,9 @@ class Run:
 
 def one(parsed, directory, fault):
     tls, witness = bool(parsed.tls), parsed.witness
+    settings = getattr(fault, "settings", {}) | ({"leases": "yes"} if parsed.leases else {})
     cluster = Cluster(parsed.binary, directory, witness, tls, getattr(fault, "is_plain", False),
-                      getattr(fault, "flags", ()), {"leases": "yes"} if parsed.leases else None)
+                      getattr(fault, "flags", ()), settings)
     run = Run(cluster)
     load = []
     try:

@@ -165,6 +165,43 @@ def disk_wiped(run):
     yield
 
 
+def table_damaged(run):
+    """A follower comes back with a table that has lost a bit: it never answers from it, keeps its log and its vote,
+    and gets the leader's state."""
+    cluster, leader = run.cluster, run.leader
+    client = cluster.client(leader, 30)
+    # So much that every node has tables, and that the log does not go back to the first entry.
+    for number in range(160):
+        client.ask("SET", f"large:{number}", os.urandom(1 << 20))
+    node = others(leader)[0]
+    server = cluster.servers[node]
+    state = os.path.join(server.directory, "groups", "1", "state")
+    deadline = time.monotonic() + 30
+    while not (tables := sorted(name for name in os.listdir(state) if name.endswith(".table"))):
+        if time.monotonic() > deadline:
+            raise CannotRun("there is no table to damage")
+        time.sleep(0.1)
+    server.kill9()
+    with open(os.path.join(state, tables[0]), "r+b") as file:
+        file.seek(os.path.getsize(file.name) // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0x10]))
+    server.start()
+    yield
+    deadline = time.monotonic() + 60
+    while (fields := cluster.info(node))["states_replaced"] == "0" or fields["state_damage"] != "none":
+        if time.monotonic() > deadline:
+            run.problems.append(f"the state of node {node} is not replaced: {fields['state_damage']}")
+            break
+        time.sleep(0.1)
+    run.figures["states_replaced"] = int(fields["states_replaced"])
+    cluster.wait_until_level()
+
+
+table_damaged.settings = {"retention_bytes_max": "16mb", "scrub_rate": "1gb"}
+
+
 def follower_away(run):
     """C6: one of three away: committed moves on, everywhere stands still; back, it catches up."""
     cluster, leader = run.cluster, run.leader
@@ -379,6 +416,6 @@ SCENARIOS = {
     for fault in (leader_cut_off, leader_cut_off_wait_1, switchover, leader_killed, sessions,
                   leader_killed_follower_lags,
                   leader_restarted_at_once, all_killed, leader_stopped, majority_killed, follower_cut_off,
-                  one_way_cut, slow_links, disk_wiped, follower_away, rolling_restart, members_change,
+                  one_way_cut, slow_links, disk_wiped, table_damaged, follower_away, rolling_restart, members_change,
                   members_change_all_killed, disk_stalls, disk_fails, disk_full, memory_runs_out)
 }
