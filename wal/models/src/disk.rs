@@ -9,6 +9,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -251,7 +252,13 @@ impl Disk for ModelDisk {
         Ok(Vec::new())
     }
 
-    fn open(&self, _: &Path, _: OpenMode) -> Result<Arc<dyn File>> {
+    /// Nothing was there before, so there is nothing to be read.
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>> {
+        if mode == OpenMode::Read {
+            let source = ErrorKind::NotFound.into();
+            let path = path.to_path_buf();
+            return Err(Error::Io { operation: "open", path, offset: 0, source });
+        }
         let mut state = self.state();
         state.files.push(Use::default());
         Ok(Arc::new(ModelFile(state.files.len() - 1)))
