@@ -19,21 +19,29 @@
 //! that was trimmed and about to be put to use again is still a sealed one by its old header, if no
 //! later header has said yet that it was trimmed. A header is read once, when the segments are looked through,
 //! and what was understood of it is what is written: nothing else in its block has a meaning.
+//!
+//! Three steps, each when the one before is durable: the newest header, which all else is read by; everything else;
+//! the marker, which claims the groups. What is written [together](write_all) in the middle step needs no order.
+//! Nothing claims those groups, so whichever of them a crash leaves, what is missing is a torn tail, as it would have
+//! been before. Each header stands for its own file: it is what was read, or again what the disk held before, and
+//! both were found together with any state of the others when the opening began.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::core::InUse;
-use crate::disk::{Buffer, Disk, DurableWrite, File, Submitted, WriteQueue};
+use crate::disk::{Buffer, Disk, DurableWrite, WriteQueue, write_all, write_now};
 use crate::frame::BLOCK_LEN;
 use crate::group::{Pending, Place};
 use crate::recovery::Scan;
 use crate::segment::{Segment, SegmentHeader};
 use crate::{Error, Lsn, Result};
 
-/// What is rewritten at once, in bytes.
+/// What is rewritten with one write, in bytes.
 const SLICE_LEN: u64 = 1 << 20;
+/// What is sent together, in bytes, at the most: it is held in memory meanwhile.
+const BATCH_LEN: u64 = 8 << 20;
 
 /// Where the log goes on.
 pub(crate) struct Proof {
@@ -60,31 +68,37 @@ impl Proof {
             bytes_read: 0,
         }
     }
+}
 
-    /// Writes to the same place, durably, what is read there now.
-    fn rewrite(
-        &mut self,
-        queue: &dyn WriteQueue,
-        segment: &Segment,
-        offset: u64,
-        len: u64,
-    ) -> Result<()> {
-        write_now(queue, &segment.file, offset, Arc::new(read(segment, offset, len)?))?;
-        self.bytes_read += len;
-        self.bytes_rewritten += len;
+/// Writes that are sent together.
+struct Batch<'a> {
+    queue: &'a dyn WriteQueue,
+    /// How many the queue bears at once.
+    depth: usize,
+    /// Those that were not sent yet.
+    writes: Vec<DurableWrite>,
+    /// Their bytes, and those of all that were added.
+    len: u64,
+    len_all: u64,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, segment: &Segment, offset: u64, bytes: Buffer) -> Result<()> {
+        let len = u64::try_from(bytes.len()).expect("it is in memory");
+        if self.len + len > BATCH_LEN {
+            self.send()?;
+        }
+        let (file, bytes) = (segment.file.clone(), Arc::new(bytes));
+        self.writes.push(DurableWrite { id: 0, file, offset, bytes });
+        self.len += len;
+        self.len_all += len;
         Ok(())
     }
 
-    /// Writes a header once more, as it was read when the segments were looked through.
-    fn rewrite_header(
-        &mut self,
-        queue: &dyn WriteQueue,
-        segment: &Segment,
-        header: &SegmentHeader,
-    ) -> Result<()> {
-        write_now(queue, &segment.file, 0, Arc::new(header.encode()))?;
-        self.bytes_rewritten += BLOCK_LEN;
-        Ok(())
+    /// All that was added is durable when it returns.
+    fn send(&mut self) -> Result<()> {
+        self.len = 0;
+        write_all(self.queue, std::mem::take(&mut self.writes), self.depth)
     }
 }
 
@@ -105,20 +119,27 @@ pub(crate) fn write(
     }
     disk.sync_dir(dir)?;
     let mut proof = Proof::none(scan);
-    proof.rewrite_header(queue, active, header)?;
+    let depth = disk.profile().depth_max;
+    let mut batch = Batch { queue, depth, writes: Vec::new(), len: 0, len_all: 0 };
+    batch.add(active, 0, header.encode())?;
+    batch.send()?;
     let mut offset = scan.unclaimed_offset;
     while offset < scan.end_offset {
         let len = SLICE_LEN.min(scan.end_offset - offset);
-        proof.rewrite(queue, active, offset, len)?;
+        batch.add(active, offset, read(active, offset, len)?)?;
+        proof.bytes_read += len;
         offset += len;
     }
-    // Only now: the header of the newest segment says which of these hold nothing.
+    // Not before the header of the newest segment is durable: it says which of these hold nothing.
     for in_use in sealed {
-        proof.rewrite_header(queue, &in_use.segment, &in_use.header)?;
+        batch.add(&in_use.segment, 0, in_use.header.encode())?;
     }
     for segment in free.iter().filter(|segment| segment.len >= BLOCK_LEN) {
-        proof.rewrite(queue, segment, 0, BLOCK_LEN)?;
+        batch.add(segment, 0, read(segment, 0, BLOCK_LEN)?)?;
+        proof.bytes_read += BLOCK_LEN;
     }
+    batch.send()?;
+    proof.bytes_rewritten = batch.len_all;
     // A suspect tail is fenced by a new incarnation, and so is a full segment: no ghost passes that.
     if !scan.residue && scan.end_offset + BLOCK_LEN <= active.groups_end() {
         let last = Lsn(scan.next.0 - 1);
@@ -131,7 +152,8 @@ pub(crate) fn write(
         };
         let marker = Pending::new(Buffer::with_capacity(4096), scan.next, false);
         let marker = marker.seal(header.log_id, place);
-        write_now(queue, &active.file, scan.end_offset, marker.bytes.clone())?;
+        let (file, bytes) = (active.file.clone(), marker.bytes.clone());
+        write_now(queue, DurableWrite { id: 0, file, offset: scan.end_offset, bytes })?;
         proof.next_offset += marker.header.len_on_disk();
         proof.chain = marker.header.chain_after();
         proof.claimed = last;
@@ -155,21 +177,4 @@ fn read(segment: &Segment, offset: u64, len: u64) -> Result<Buffer> {
         });
     }
     Ok(bytes)
-}
-
-/// Performs one durable write and waits for it.
-pub(crate) fn write_now(
-    queue: &dyn WriteQueue,
-    file: &Arc<dyn File>,
-    offset: u64,
-    bytes: Arc<Buffer>,
-) -> Result<()> {
-    match queue.submit(DurableWrite { id: 0, file: file.clone(), offset, bytes }) {
-        Submitted::Done(result) => result,
-        Submitted::Queued => loop {
-            if let Some(completion) = queue.complete().into_iter().next() {
-                return completion.result;
-            }
-        },
-    }
 }

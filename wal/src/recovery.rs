@@ -32,11 +32,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::{InUse, Start};
-use crate::disk::{ALIGNMENT_MAX, Disk, WriteQueue};
+use crate::disk::{ALIGNMENT_MAX, Disk, DurableWrite, WriteQueue, write_now};
 use crate::envelope::{Encryptor, Envelope, try_keys};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
-use crate::proof::{self, Proof, write_now};
+use crate::proof::{self, Proof};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId, is_left_over};
 use crate::survey::{Survey, arrange, survey};
 use crate::walk::Walk;
@@ -408,7 +408,8 @@ fn create(
         trimmed: Lsn(0),
         previous: 0,
     };
-    write_now(queue, &segment.file, 0, Arc::new(header.encode()))?;
+    let (file, bytes) = (segment.file.clone(), Arc::new(header.encode()));
+    write_now(queue, DurableWrite { id: 0, file, offset: 0, bytes })?;
     let recovery = Recovery {
         closed: true,
         tail: Tail::Clean,

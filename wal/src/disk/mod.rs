@@ -50,6 +50,7 @@ mod bell;
 mod buffer;
 mod device;
 mod directory;
+mod durable_writes;
 mod fdatasync;
 mod lock_file;
 mod map;
@@ -76,6 +77,7 @@ mod writer_threads;
 
 pub use atomic_file::replace_file;
 pub use buffer::Buffer;
+pub(crate) use durable_writes::{write_all, write_now};
 pub use map::Map;
 pub(crate) use paired::PairedDisk;
 pub use probe::{ProbeReport, RungReport, Verdict, probe};

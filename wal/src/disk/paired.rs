@@ -307,6 +307,11 @@ impl WriteQueue for PairedQueue {
         self.lanes.iter().flat_map(|lane| lane.fetched(lane.queue.poll())).collect()
     }
 
+    fn places_max(&self) -> Option<usize> {
+        let [own, spare] = self.lanes.each_ref().map(|lane| lane.queue.places_max());
+        own.zip(spare).map(|(own, spare)| own.min(spare))
+    }
+
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         self.bell.as_ref().map(AsFd::as_fd)
     }

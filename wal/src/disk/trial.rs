@@ -17,6 +17,7 @@ use super::device::{DirectAlignment, direct_alignment};
 use super::real_file::{self, Access, RealFile, SyncCall};
 use super::{
     ALIGNMENT_MAX, Buffer, DurableWrite, File, OpenMode, Rung, Submitted, WriteQueue, io_error,
+    write_now,
 };
 use crate::{Error, Result};
 
@@ -196,14 +197,6 @@ fn zeros() -> Arc<Buffer> {
     Arc::new(bytes)
 }
 
-/// Makes one durable write and waits for it.
-pub(super) fn perform(queue: &dyn WriteQueue, write: DurableWrite) -> Result<()> {
-    match queue.submit(write) {
-        Submitted::Done(result) => result,
-        Submitted::Queued => queue.complete().into_iter().try_for_each(|ended| ended.result),
-    }
-}
-
 /// Durations in microseconds of writes one after the other; at least one.
 fn alone(file: &Arc<dyn File>, queue: &dyn WriteQueue, effort: Effort) -> Result<Vec<u64>> {
     let bytes = zeros();
@@ -211,7 +204,7 @@ fn alone(file: &Arc<dyn File>, queue: &dyn WriteQueue, effort: Effort) -> Result
     let mut micros = Vec::new();
     for id in 0..effort.alone.max(1) {
         let start = Instant::now();
-        perform(queue, block(file, id, &bytes))?;
+        write_now(queue, block(file, id, &bytes))?;
         micros.push(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
         if begun.elapsed() >= effort.time_max {
             break;
@@ -263,7 +256,7 @@ fn threads_together(file: &Arc<dyn File>, queue: &dyn WriteQueue, effort: Effort
             if id >= effort.together.max(1) || start.elapsed() >= effort.time_max {
                 return Ok((start, Instant::now(), ended));
             }
-            perform(queue, block(file, id, &bytes))?;
+            write_now(queue, block(file, id, &bytes))?;
             ended += 1;
         }
     };

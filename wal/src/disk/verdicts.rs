@@ -31,8 +31,8 @@ use super::probe::{choose, probe_quickly};
 use super::real::queue_of;
 use super::real_file::{self, Access};
 use super::remembered::{Place, Remembered, VERDICT_FILE};
-use super::trial::{SECTOR, perform};
-use super::{Buffer, DurableWrite, OpenMode, Rung};
+use super::trial::SECTOR;
+use super::{Buffer, DurableWrite, OpenMode, Rung, write_now};
 use crate::Result;
 
 /// Names the time since the machine was started; changes with every start.
@@ -131,7 +131,7 @@ fn prove(known: &Remembered, rung: Rung, dir: &Path) -> Result<()> {
     let file = real_file::open(&path, OpenMode::Log, Access::of(rung, alignment))?;
     let block = Arc::new(block);
     let write = DurableWrite { id: 0, file: file.clone(), offset: 0, bytes: block.clone() };
-    perform(&*queue_of(rung, dir)?, write)?;
+    write_now(&*queue_of(rung, dir)?, write)?;
     // Memory and offset that are aligned to this much and to no more.
     let from = alignment % block.len();
     let mut memory = Buffer::with_capacity(2 * alignment);
