@@ -15,7 +15,7 @@ strandline-simulator: a whole cluster in one thread, and everything that tries t
   --trace                  with --seed: prints everything that happens
   --minimise               with --seed: switches off the faults that the failure does not need
   --without CLASS,CLASS    with --seed: leaves out classes of faults
-  --profile P              what runs are biased to; `profiles` lists them; `all`: one seed each in turn
+  --profile P              what runs are biased to; `profiles` lists them; `all`: in turn, calm seldom
   --threads N              default 2
   --keep-going             does not stop at the 10th failure
   --json                   one JSON object at the end

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::figures::Figures;
-use crate::profiles::Profile;
+use crate::profiles::{self, Profile};
 use crate::simulation::{self, Ended};
 use crate::swarm::Swarm;
 use crate::violation::{Checker, Violation};
@@ -145,8 +145,7 @@ pub fn run_many(
                 return;
             }
             let seed = plan.from.wrapping_add(number);
-            let at = usize::try_from(number).unwrap_or(0) % profiles.len();
-            let profile = &profiles[at];
+            let profile = profiles::in_turn(profiles, number);
             let swarm = Swarm::draw(seed, profile);
             // Over all profiles, whatever their number.
             let turn = number / u64::try_from(profiles.len()).unwrap_or(1);
