@@ -87,13 +87,17 @@ impl Checkpoint {
     }
 
     /// A part of the file at this place in the list; none if there is no such part.
-    pub fn read(&self, file: usize, offset: u64, len: usize) -> Option<&[u8]> {
-        let bytes = match file.checked_sub(1) {
-            None => &self.manifest[..],
-            Some(table) => self.tables.get(table)?.bytes(),
-        };
-        let start = usize::try_from(offset).ok()?;
-        bytes.get(start..start.checked_add(len)?)
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read: then so is the state that it is part of.
+    pub fn read(&self, file: usize, offset: u64, len: usize) -> Result<Option<&[u8]>> {
+        let Ok(start) = usize::try_from(offset) else { return Ok(None) };
+        let range = start..start.saturating_add(len);
+        let Some(table) = file.checked_sub(1) else { return Ok(self.manifest.get(range)) };
+        let Some(table) = self.tables.get(table) else { return Ok(None) };
+        table.touch(range.clone())?;
+        Ok(table.bytes().get(range))
     }
 }
 
@@ -202,6 +206,7 @@ impl Engine {
     /// Whether a table's file is, byte by byte, what its entry in a manifest says.
     fn check_file(&self, meta: &TableMeta) -> Result<()> {
         let table = self.open_table(meta)?;
+        table.touch(0..table.bytes().len())?;
         let found = crc32fast::hash(table.bytes());
         if found == meta.checksum {
             return Ok(());
@@ -327,7 +332,7 @@ mod tests {
                 disk.remove(&path)?;
             }
             let len = usize::try_from(file.len).unwrap();
-            let bytes = checkpoint.read(place, 0, len).unwrap();
+            let bytes = checkpoint.read(place, 0, len).unwrap().unwrap();
             let file = disk.open(&path, OpenMode::Create)?;
             file.write_at(bytes, 0)?;
             file.sync()?;

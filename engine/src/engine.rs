@@ -426,14 +426,22 @@ fn open_table(
     cache: &Arc<BlockCache>,
 ) -> Result<Arc<Table>> {
     Table::open(disk, dir, meta.clone(), Arc::clone(cache)).map_err(|error| match error {
-        crate::Error::Wal(error) if error.is_not_found() => {
-            let path = dir.join(crate::table::file_name(meta.id));
-            let expected = "a table that the manifest names".into();
-            let found = "no such file".into();
-            crate::manifest::replay::corruption(&path, 0, expected, found).into()
+        crate::Error::Wal(error) => {
+            or_missing(&dir.join(crate::table::file_name(meta.id)), error).into()
         }
         other => other,
     })
+}
+
+/// What the disk has said to opening a table: if there is none, one is missing.
+pub(crate) fn or_missing(path: &Path, error: strandline_wal::Error) -> strandline_wal::Error {
+    match error.is_not_found() {
+        true => {
+            let expected = "a table that the manifest names".into();
+            crate::manifest::replay::corruption(path, 0, expected, "no such file".into())
+        }
+        false => error,
+    }
 }
 
 /// Removes what a crash left behind. What cannot be removed does no harm, and is tried again the

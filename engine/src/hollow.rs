@@ -5,6 +5,8 @@
 //!
 //! - A damaged *block* that a reader or a compaction meets gives an error, always. The engine goes on
 //!   otherwise, and remembers it: [`Engine::damage`].
+//! - What the disk cannot read is as good as damaged, when it was tried [twice](crate::second_try). What it
+//!   cannot write is not: that says nothing of what is stored.
 //! - What cannot be opened at all, because a table's ends or the manifest are damaged or lost, opens
 //!   *hollow*: without tables. Every read is refused with the damage. Nothing on the disk is
 //!   written or removed before the checkpoint is installed: the edit that does so begins a new manifest,
@@ -17,7 +19,8 @@
 //! applied again, and the first flush takes the place of what was there.
 //!
 //! What was damaged is kept beside the new state as `*.aside-1`, for whoever wants to dig, as far as there
-//! are no more than [`ASIDE_MAX`] such files.
+//! are no more than [`ASIDE_MAX`] such files. What cannot be read is not: nobody would get anything out of it, and its
+//! space is given back like that of any file that was replaced.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +45,7 @@ const ASIDE_SUFFIX: &str = ".aside-1";
 fn as_damage(error: Error) -> Result<Damage> {
     match error {
         Error::Wal(error @ (Damage::Corruption { .. } | Damage::Foreign { .. })) => Ok(error),
+        Error::Wal(error) if error.is_unreadable() => Ok(error),
         other => Err(other),
     }
 }

@@ -26,6 +26,7 @@ mod options;
 mod read;
 mod replicated;
 mod scrub;
+mod second_try;
 mod stats;
 mod table;
 mod verify;

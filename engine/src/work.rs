@@ -160,7 +160,13 @@ impl Engine {
             if let Some(job) = compacting.job.take() {
                 job.abandon();
             }
-            if let Error::Wal(strandline_wal::Error::Corruption { .. }) = error {
+            let ends = match error {
+                Error::Wal(strandline_wal::Error::Corruption { .. }) => true,
+                // Of an input; one of the tables that it wrote is only written again.
+                Error::Wal(error) => error.is_unreadable() && self.damage().is_some(),
+                _ => false,
+            };
+            if ends {
                 // It is met once: compaction rests from here on.
                 *self.compaction_damage.write().expect(TEXT_IS_SOUND) = Some(error.to_string());
             }

@@ -3,81 +3,14 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{Cluster, options, voters};
-use strandline_replication::{Body, Event, Options, Refusal, Replica, ReplicaId, Role};
+use common::rotting::{
+    cluster, cluster_of, files, fill, follower, is_damaged, read_all, replaced, tables, write,
+};
+use strandline_replication::{Body, Event, Refusal, Replica, ReplicaId, Role};
 use strandline_wal::disk::Disk as _;
-use strandline_wal::disk::simulated::{Fault, Random, Survival};
-
-/// Small tables, of which there are some.
-fn cluster(seed: u64) -> Cluster {
-    let mut cluster = Cluster::empty(seed);
-    for id in 1..=3 {
-        let mut options = options(id, &voters(&[1, 2, 3]), seed);
-        options.db.engine.memtable_size = 16 << 10;
-        options.db.engine.table_size = 16 << 10;
-        cluster.add(Options { retention_bytes_max: 64 << 10, ..options });
-        cluster.node(id).rots = true;
-    }
-    cluster
-}
-
-fn write(cluster: &mut Cluster, count: u32) {
-    let leader = cluster.elect();
-    for at in 0..count {
-        // Nothing that could be compressed, so that there are several tables.
-        let mut random = Random::new(cluster.token);
-        let key: Vec<u8> = (0..100).flat_map(|_| random.next_u64().to_le_bytes()).collect();
-        cluster.propose(leader, &[&key, &at.to_le_bytes()]);
-        cluster.round();
-    }
-}
-
-/// Enough for the log not to begin with the first entry any more.
-fn fill(cluster: &mut Cluster) {
-    write(cluster, 200);
-    cluster.converge();
-    assert!((1..=3).all(|id| cluster.replica(id).status().first.0 > 1));
-}
-
-fn follower(cluster: &Cluster) -> u64 {
-    let leader = cluster.leader().unwrap();
-    (1..=3).find(|id| *id != leader).unwrap()
-}
-
-/// The tables that make up the state of a replica that is open.
-fn tables(cluster: &Cluster, id: u64) -> Vec<(PathBuf, u64)> {
-    let db = cluster.replica(id).db();
-    let files = db.checkpoint().files().into_iter().skip(1);
-    files.map(|file| (db.find_file(&file.name).unwrap(), file.len)).collect()
-}
-
-/// The same, the manifest, and what names it.
-fn files(cluster: &Cluster, id: u64) -> Vec<(PathBuf, u64)> {
-    let mut files = tables(cluster, id);
-    let all = cluster.nodes[&id].disk.files().into_iter();
-    let is_manifest = |path: &Path| {
-        let name = path.file_name().unwrap().display().to_string();
-        name.starts_with("MANIFEST") || name == "CURRENT"
-    };
-    let manifests = all.filter(|file| is_manifest(&file.path));
-    files.extend(manifests.map(|file| (file.path, file.len)));
-    files
-}
-
-fn is_damaged(cluster: &Cluster, id: u64) -> bool {
-    cluster.replica(id).status().state_damage.is_some()
-}
-
-fn replaced(cluster: &Cluster, id: u64) -> u64 {
-    cluster.replica(id).status().states_replaced
-}
-
-/// A reader meets what is damaged, sooner or later.
-fn read_all(cluster: &Cluster, id: u64) {
-    let _ = cluster.replica(id).db().digest();
-}
+use strandline_wal::disk::simulated::{Fault, Survival};
 
 /// Every file of the state in turn: a byte of it at its beginning, in its middle or at its end, or all
 /// of it. Whatever it is, it is found when the replica is opened or read, and replaced.
@@ -247,10 +180,7 @@ fn sound_tables_are_not_sent() {
 /// Nobody can give it another state: it says so and does not open.
 #[test]
 fn a_replica_alone_refuses() {
-    let mut cluster = Cluster::empty(5);
-    let mut options = options(1, &voters(&[1]), 5);
-    options.db.engine.memtable_size = 16 << 10;
-    cluster.add(Options { retention_bytes_max: 64 << 10, ..options });
+    let mut cluster = cluster_of(&[1], 5);
     write(&mut cluster, 200);
     assert!(cluster.replica(1).status().first.0 > 1);
     let (path, len) = tables(&cluster, 1)[0].clone();

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 /// The result of an operation on a log or a disk.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -232,6 +234,20 @@ impl Error {
         }
     }
 
+    /// Whether something that is stored could not be read: a bad sector, or a file system that has lost
+    /// its way to it. A write that failed is none.
+    pub fn is_unreadable(&self) -> bool {
+        let Error::Io { operation, source, .. } = self else { return false };
+        matches!(*operation, "open" | "stat" | "map" | "read")
+            && source.raw_os_error().map(Errno::from_raw_os_error).is_some_and(|errno| {
+                // What the block layer says of a medium, and file systems of their checksums.
+                matches!(
+                    errno,
+                    Errno::IO | Errno::NODATA | Errno::ILSEQ | Errno::BADMSG | Errno::UCLEAN
+                )
+            })
+    }
+
     /// Whether a file or directory was not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -242,7 +258,15 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Io { operation, path, offset, source } => {
-                write!(out, "{operation} of {} at offset {offset} failed: {source}", path.display())
+                let path = path.display();
+                write!(out, "{operation} of {path} at offset {offset} failed: {source}")?;
+                match self.is_unreadable() {
+                    true => out.write_str(
+                        "; what is stored there cannot be read: run `strandline verify` on the directory \
+                         and restore what it names from a backup or a replica",
+                    ),
+                    false => Ok(()),
+                }
             }
             Error::Corruption { path, offset, expected, found } => write!(
                 out,

@@ -25,6 +25,7 @@ use strandline_wal::canary;
 use strandline_wal::disk::{Disk, File, OpenMode, replace_file};
 use strandline_wal::record::{Kind, encode_header};
 
+use crate::second_try::twice;
 use crate::table::{TableId, file_name};
 use crate::{Error, Result};
 
@@ -416,14 +417,14 @@ pub(crate) fn read_current(disk: &dyn Disk, dir: &Path) -> Result<u64> {
 
 /// The whole content of a file.
 pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>> {
-    let file = disk.open(path, OpenMode::Read)?;
+    let file = twice(|| disk.open(path, OpenMode::Read))?;
     let len = usize::try_from(file.len()?).map_err(|_| {
         corruption(path, 0, "a file that fits into memory".into(), "a larger one".into())
     })?;
     let mut bytes = vec![0; len];
     let mut filled = 0;
     while filled < len {
-        match file.read_at(&mut bytes[filled..], to_u64(filled))? {
+        match twice(|| file.read_at(&mut bytes[filled..], to_u64(filled)))? {
             0 => break,
             count => filled += count,
         }

@@ -32,6 +32,7 @@ const BYTES_SHOWN_MAX: usize = 48;
 /// `FormatVersion` or `Corruption`.
 pub fn inspect(disk: &Arc<dyn Disk>, path: &Path) -> Result<String> {
     let map = disk.map(path)?;
+    map.touch(0..map.len())?;
     let id = decode_header(&map, path)?;
     let mut dump = Dump { file: &map, id, text: String::new(), cells: 0, damages: 0 };
     dump.all();

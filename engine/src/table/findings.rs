@@ -1,4 +1,4 @@
-//! What readers have found damaged, for who has it replaced.
+//! What readers have found damaged or could not read, for who has it replaced.
 //!
 //! Whoever reads gets the error; a replica also has to learn that one was met, on whatever thread. The
 //! last one of each table is kept, for a few tables: one is reason enough to replace the state.
@@ -22,7 +22,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// A reader of this table has met damage.
+    /// A reader of this table has met this.
     pub(super) fn note(&self, id: TableId, error: &crate::Error) {
         let crate::Error::Wal(error) = error else { return };
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);

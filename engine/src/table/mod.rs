@@ -14,6 +14,9 @@
 //!   never a panic. Header, footer, filter, block index and properties are checked when the table is
 //!   opened, each block when it is first touched. A checksum covers the table's number and the offset
 //!   besides the bytes, so a block that was written to a wrong place is refused.
+//! - What cannot be read is an error too, if it is met when it is read the first time, or to be decompressed. What
+//!   was checked, was dropped from memory and cannot be read again ends the process; it is met as an error when
+//!   the next one reads it. See [`Map`](strandline_wal::disk::Map).
 //! - A lookup on cached blocks allocates nothing and hashes the key once, for the filters of all
 //!   tables ([`hash`], [`Table::get_hashed`]).
 //! - A value that was read shares the memory it was found in: the mapped file, or the decompressed

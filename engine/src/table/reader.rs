@@ -2,8 +2,10 @@
 //!
 //! A lookup goes: within the table's keys? in the filter? which block (an array in memory, then the
 //! mapped index)? the block (mapped, or from the cache), where in it. Blocks stored as they are
-//! serve reads in place; compressed ones are decompressed into the cache.
+//! serve reads in place; compressed ones are decompressed into the cache. Before the mapped bytes of a
+//! block are checked they are touched, so that a sector that cannot be read is an error and not a signal.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +17,12 @@ use super::cache::DecodedBlock;
 use super::cursor::TableCursor;
 use super::damage::Damage;
 use super::filter::Filter;
-use super::footer::{Footer, HEADER_LEN, decode_header};
+use super::footer::{FOOTER_LEN, Footer, HEADER_LEN, decode_header};
 use super::index::BlockIndex;
 use super::trailer::{self, Compression, Extent};
 use super::{BlockCache, TableId, TableMeta, file_name, properties};
 use crate::key::CellKind;
+use crate::second_try::twice;
 use crate::{Index, Result, Value};
 
 /// What a lookup found.
@@ -47,7 +50,7 @@ impl AsRef<[u8]> for MappedFile {
 #[derive(Clone, Debug)]
 pub(super) enum BlockBytes {
     /// In the mapped file.
-    Mapped(Arc<MappedFile>, std::ops::Range<usize>),
+    Mapped(Arc<MappedFile>, Range<usize>),
     /// Decompressed.
     Decoded(Arc<DecodedBlock>),
 }
@@ -63,7 +66,7 @@ impl BlockBytes {
     }
 
     /// The bytes `range` as a value that keeps them alive.
-    pub(super) fn into_value(self, range: std::ops::Range<usize>) -> Value {
+    pub(super) fn into_value(self, range: Range<usize>) -> Value {
         match self {
             BlockBytes::Mapped(file, block) => {
                 Value::new(file, block.start + range.start..block.start + range.end)
@@ -102,7 +105,8 @@ impl Table {
         cache: Arc<BlockCache>,
     ) -> Result<Arc<Table>> {
         let path = dir.join(file_name(meta.id));
-        let map = disk.map(&path)?;
+        let map = twice(|| disk.map(&path))?;
+        touch(&map, 0..HEADER_LEN)?;
         let id = decode_header(&map, &path)?;
         if id != meta.written_as {
             return Err(crate::Error::Wal(strandline_wal::Error::Foreign {
@@ -116,6 +120,7 @@ impl Table {
             let expected = format!("a table of {} bytes", meta.size);
             return Err(Damage::new(size, expected, format!("{size} bytes")).of(&path));
         }
+        touch_end(&map, id)?;
         let parts = Parts::decode(&map, id).map_err(|damage| damage.of(&path))?;
         if !parts.says(&meta) {
             let offset = parts.footer.properties.offset;
@@ -201,8 +206,18 @@ impl Table {
     }
 
     /// The file.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Brings bytes of the file into memory, so that they can be looked at. Header, filter, block index,
+    /// properties and footer have been since the table was opened.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read, which is remembered as damage is.
+    pub(crate) fn touch(&self, range: Range<usize>) -> Result<()> {
+        touch(&self.file.0, range).map_err(|error| self.refused(error))
     }
 
     /// The bytes of the file.
@@ -264,6 +279,9 @@ impl Table {
         extent: Extent,
         compression: Compression,
     ) -> Result<trailer::Section<'_>> {
+        if let Some(range) = extent.range() {
+            self.touch(range)?;
+        }
         let section = trailer::check(self.bytes(), self.meta.written_as, extent);
         let section = section.map_err(|damage| self.damaged(damage))?;
         if section.compression != compression {
@@ -290,6 +308,18 @@ impl Table {
         error
     }
 
+    /// The error for what the disk has said, which is remembered too if something is lost that was stored.
+    #[cold]
+    pub(crate) fn refused(&self, error: strandline_wal::Error) -> crate::Error {
+        let is_lost =
+            error.is_unreadable() || matches!(error, strandline_wal::Error::Corruption { .. });
+        let error = error.into();
+        if is_lost {
+            self.cache.findings.note(self.meta.id, &error);
+        }
+        error
+    }
+
     /// The error for a block whose checksum is right and whose content is not.
     #[cold]
     pub(super) fn malformed(&self, number: usize, malformed: Malformed) -> crate::Error {
@@ -304,6 +334,18 @@ impl Table {
         let offset = self.index.extent().offset;
         self.damaged(Damage::new(offset, "the block index as it was opened", "other bytes"))
     }
+}
+
+fn touch(map: &Map, range: Range<usize>) -> strandline_wal::Result<()> {
+    twice(|| map.touch(range.clone()))
+}
+
+/// Touches all that stands behind the blocks of a table written as `id`.
+fn touch_end(map: &Map, id: TableId) -> strandline_wal::Result<()> {
+    touch(map, map.len().saturating_sub(FOOTER_LEN)..map.len())?;
+    // What is wrong with the footer is told by who decodes all of it.
+    let Ok(footer) = Footer::decode(map, id) else { return Ok(()) };
+    touch(map, usize::try_from(footer.blocks_end()).unwrap_or(map.len())..map.len())
 }
 
 /// What the table at `path` says of itself, for fuzz targets: they have no manifest.

@@ -33,6 +33,7 @@ impl Table {
     ///
     /// The first damage.
     pub(crate) fn verify(&self) -> Result<u64> {
+        self.touch(0..self.bytes().len())?;
         let id = decode_header(self.bytes(), self.path())?;
         let parts = Parts::decode(self.bytes(), id).map_err(|damage| self.damaged(damage))?;
         let mut seen = Seen::default();

@@ -4,7 +4,7 @@
 
 use super::*;
 
-fn filled(seed: u64) -> (Arc<SimulatedDisk>, Model) {
+pub(super) fn filled(seed: u64) -> (Arc<SimulatedDisk>, Model) {
     let disk = SimulatedDisk::new(seed);
     let engine = open(&disk).unwrap();
     let mut random = Random::new(seed);

@@ -17,6 +17,7 @@ mod damage;
 mod measure;
 mod model;
 mod readers;
+mod unreadable;
 
 const DIR: &str = "/engine";
 

@@ -83,7 +83,7 @@ impl Simulation {
             .map(|node| (node.id, node.replica().map_or(Index(0), |r| r.db().applied())))
             .filter(|(id, applied)| *applied < last || self.has_damaged_state(*id))
             .collect();
-        if waiting == 0 && behind.is_empty() {
+        if waiting == 0 && behind.is_empty() && !self.meets_damage() {
             return Ok(true);
         }
         if self.agenda.now() < until {
@@ -121,6 +121,12 @@ impl Simulation {
                 &format!("; the leader has {id} as {state:?} at {matched}, sends {sending:?}");
         }
         Err(Violation::new(Checker::Liveness, reason))
+    }
+
+    /// Whether a disk was damaged where nobody has read since: then that state is replaced first.
+    fn meets_damage(&self) -> bool {
+        let damaged = self.nodes.values().filter(|node| node.health.is_damaged);
+        damaged.into_iter().any(|node| node.pairs().is_err() && self.has_damaged_state(node.id))
     }
 
     /// The members as the leader has them. Whoever has been taken away may stay behind for ever.

@@ -381,7 +381,8 @@ fn rot(disk: &SimulatedDisk, random: &mut Random) -> bool {
     true
 }
 
-/// A table, the manifest, or what names it loses some bits, or is lost.
+/// A table, the manifest, or what names it loses some bits, is lost, or cannot be read: somewhere, or nowhere, or
+/// only once.
 fn rot_state(disk: &SimulatedDisk, random: &mut Random) -> bool {
     let is_of_state = |path: &Path| {
         let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
@@ -397,6 +398,15 @@ fn rot_state(disk: &SimulatedDisk, random: &mut Random) -> bool {
     let file = &files[random.index(files.len())];
     if random.chance(200) {
         return disk.remove(&file.path).is_ok();
+    }
+    if random.chance(400) {
+        let at = random.below(file.len);
+        match random.below(4) {
+            0 => disk.fail_reads(&file.path, at, 1 + u32::from(random.chance(500))),
+            1 => (0..file.len).step_by(512).for_each(|at| disk.make_unreadable(&file.path, at)),
+            _ => disk.make_unreadable(&file.path, at),
+        }
+        return true;
     }
     for _ in 0..1 + random.below(3) {
         disk.flip_bit(&file.path, random.below(file.len * 8));

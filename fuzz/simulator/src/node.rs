@@ -348,6 +348,19 @@ pub(crate) fn is_detection(error: &Error) -> bool {
         || matches!(error, Error::Wal(_) | Error::Engine(_))
 }
 
+/// Whether something that belongs to its state could not be read, or is not what was written.
+pub(crate) fn is_of_state(error: &Error) -> bool {
+    use strandline_wal::Error as Damage;
+    let Error::Engine(strandline_engine::Error::Wal(error)) = error else { return false };
+    match error {
+        Damage::Io { path, .. } | Damage::Corruption { path, .. } => {
+            let is_state = path.parent().is_some_and(|dir| dir.ends_with("state"));
+            is_state && (error.is_unreadable() || matches!(error, Damage::Corruption { .. }))
+        }
+        _ => false,
+    }
+}
+
 /// How a replica runs in this swarm: small, so that a short run fills segments and tables.
 fn options(id: ReplicaId, swarm: &Swarm, members: &[Member]) -> Options {
     let shape = &swarm.shape;

@@ -6,7 +6,7 @@ use strandline_wal::disk::simulated::Fault;
 
 use crate::client::Reply;
 use crate::machine::Note;
-use crate::node::{State, is_detection};
+use crate::node::{State, is_detection, is_of_state};
 use crate::simulation::{Happening, Simulation};
 use crate::swarm::Class;
 use crate::time::MILLISECOND;
@@ -62,7 +62,14 @@ impl Simulation {
         let delay = 20 * MILLISECOND + self.random.below(200 * MILLISECOND);
         let node = self.node(id);
         node.crash(Fault::Kill);
+        let is_replaceable = self.swarm.strength(Class::Membership).is_none() && is_of_state(error);
+        let node = self.node(id);
         if node.health.is_damaged && is_detection(error) && !has_met_fault {
+            if is_replaceable {
+                let reason =
+                    format!("replica {id} does not open, and others have its state: {error}");
+                return Err(Violation::new(Checker::Opening, reason));
+            }
             self.lose(id);
             return Ok(());
         }

@@ -235,7 +235,7 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "state",
-        about: "tables and manifests are damaged or lost, in the midst of everything",
+        about: "tables and manifests are damaged, lost or unreadable, in the midst of everything",
         others: Bias::Free,
         biases: &[
             (Class::StateRot, Bias::Strong),

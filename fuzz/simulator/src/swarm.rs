@@ -107,7 +107,7 @@ classes! {
     LostLinks "lost-links",
     /// Logs are compressed: of all nodes, or of those with an odd number.
     CompressedLogs "compressed-logs",
-    /// Tables and manifests are damaged or lost.
+    /// Tables and manifests are damaged, lost, or cannot be read.
     StateRot "state-rot",
 }
 

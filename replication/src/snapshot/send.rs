@@ -236,7 +236,9 @@ impl Replica {
                 is_idle = false;
                 let place = usize::try_from(file).unwrap_or(usize::MAX);
                 let wanted = usize::try_from(len.min(CHUNK_LEN_MAX)).expect("a chunk is small");
-                let Some(bytes) = sending.checkpoint.read(place, offset, wanted) else { continue };
+                // What cannot be read is noted where damage is: another is going to lead.
+                let read = sending.checkpoint.read(place, offset, wanted);
+                let Ok(Some(bytes)) = read else { continue };
                 let bytes = Bytes::copy_from_slice(bytes);
                 sending.reach(file, offset + u64::from(len));
                 self.sender.budget = self.sender.budget.saturating_sub(u64::from(len));

@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 mod recorder;
+pub mod rotting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;

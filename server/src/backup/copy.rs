@@ -275,7 +275,11 @@ mod tests {
             let mut offset = 0;
             while offset < file.len {
                 let len = usize::try_from((file.len - offset).min(1000)).unwrap();
-                incoming.write(place, offset, checkpoint.read(place, offset, len).unwrap())?;
+                incoming.write(
+                    place,
+                    offset,
+                    checkpoint.read(place, offset, len).unwrap().unwrap(),
+                )?;
                 offset += 1000;
             }
         }

@@ -117,7 +117,7 @@ impl Session {
             let mut offset = 0;
             while offset < len {
                 let rest = usize::try_from(len - offset).unwrap_or(usize::MAX);
-                let part = checkpoint.read(file, offset, rest.min(PART_LEN));
+                let part = checkpoint.read(file, offset, rest.min(PART_LEN))?;
                 let part = part.ok_or("a file of the checkpoint is shorter than it says")?;
                 Frame::Part { file, offset, bytes: part }.encode(&mut bytes);
                 offset += u64::try_from(part.len())?;

@@ -131,7 +131,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn link(&self, from: &Path, to: &Path) -> Result<()>;
     /// Makes earlier changes of the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
-    /// The content of a sealed file, which nobody writes or truncates any more.
+    /// The content of a sealed file, which nobody writes or truncates any more. What cannot be read of
+    /// it is met when it is [touched](Map::touch).
     fn map(&self, path: &Path) -> Result<Map> {
         self.map_front(path, u64::MAX)
     }

@@ -112,7 +112,8 @@ impl File for SimulatedFile {
         }
         // Beyond what a file can have there is the end of the file, as everywhere.
         let Ok(start) = usize::try_from(offset) else { return Ok(0) };
-        let read = state.content(self.file).cache().read(into, start);
+        let touched = state.touch(self.file, start..start.saturating_add(into.len()));
+        let read = touched.and_then(|()| state.content(self.file).cache().read(into, start));
         if let Ok(count) = read {
             state.counters.bytes_read += to_u64(count);
         }

@@ -82,12 +82,17 @@ impl Image {
             return Ok(0);
         }
         let range = offset..offset + count;
-        let sectors = range.start / SECTOR..range.end.div_ceil(SECTOR);
-        if let Some(sector) = self.unreadable.range(sectors).next() {
-            return Err(sector * SECTOR);
+        if let Some(bad) = self.unreadable_in(range.clone()) {
+            return Err(bad);
         }
         into[..count].copy_from_slice(&self.bytes[range]);
         Ok(count)
+    }
+
+    /// The offset of the first sector that touches this range and cannot be read.
+    pub(super) fn unreadable_in(&self, range: Range<usize>) -> Option<usize> {
+        let sectors = range.start / SECTOR..range.end.div_ceil(SECTOR);
+        self.unreadable.range(sectors).next().map(|sector| sector * SECTOR)
     }
 
     /// Makes the sector at `offset` return errors.

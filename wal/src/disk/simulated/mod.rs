@@ -29,7 +29,7 @@
 //! | full disk | [`set_full`](SimulatedDisk::set_full), [`set_capacity`](SimulatedDisk::set_capacity), [`Fault::Enospc`] also late, at a sync |
 //! | short write | [`Fault::ShortWrite`] |
 //! | reordered durable writes | [`set_stepped`](SimulatedDisk::set_stepped) and [`complete_one`](SimulatedDisk::complete_one) |
-//! | bad sector, bit rot, misdirected write | [`make_unreadable`](SimulatedDisk::make_unreadable), [`flip_bit`](SimulatedDisk::flip_bit), [`corrupt`](SimulatedDisk::corrupt), [`misdirect_next_write`](SimulatedDisk::misdirect_next_write) |
+//! | bad sector, bit rot, misdirected write | [`make_unreadable`](SimulatedDisk::make_unreadable), [`fail_reads`](SimulatedDisk::fail_reads), [`flip_bit`](SimulatedDisk::flip_bit), [`corrupt`](SimulatedDisk::corrupt), [`misdirect_next_write`](SimulatedDisk::misdirect_next_write) |
 //! | a disk that lies | [`set_lying`](SimulatedDisk::set_lying): opt-in, outside what one node promises |
 //!
 //! After a crash every handle of the earlier process - file, lock, queue - returns an error, and locks
@@ -49,8 +49,9 @@
 //!   root. Capacity counts content only: names cost nothing.
 //! - A failed [`sync_dir`](super::Disk::sync_dir) loses nothing by itself: file systems keep metadata dirty,
 //!   or stop.
-//! - A [`Map`](super::Map) is a copy of the moment it was made: what befalls the file later does not show in it.
-//!   Mapping a file with an unreadable sector is an error instead of a signal.
+//! - A [`Map`](super::Map) is a copy of the moment it was made: what befalls the file later does not show in it,
+//!   except that sectors become unreadable, which is met by who [touches](super::Map::touch) them. Mapping the front
+//!   of a file with an unreadable sector in it is an error instead of a signal.
 //!
 //! # Example
 //!
@@ -304,6 +305,19 @@ impl SimulatedDisk {
             .images_mut()
             .into_iter()
             .for_each(|image| image.make_unreadable(offset));
+    }
+
+    /// Lets the next `count` reads that touch the sector at this offset fail with `EIO`; then it is sound.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn fail_reads(&self, path: &Path, offset: u64, count: u32) {
+        let sector = usize::try_from(offset).expect("an offset in a simulated file") / SECTOR;
+        let mut state = enter(&self.state);
+        state.note("stumble", to_u64(sector));
+        let file = visible_file(&state, path);
+        state.stumbles.insert((file, sector), count);
     }
 
     /// Inverts one bit, counted from the beginning of the file, lowest bit of a byte first.

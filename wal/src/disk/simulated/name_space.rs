@@ -149,6 +149,19 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn map(&self, path: &Path) -> Result<Map> {
+        let (file, bytes) = self.operate(Operation::Map, path, |state| {
+            let file = state.names.file(path)?;
+            Ok((file, state.content(file).cache().bytes().to_vec()))
+        })?;
+        let (state, path) = (Arc::clone(&self.state), path.to_path_buf());
+        Ok(Map::with_touch(Arc::new(bytes), move |range| {
+            let touched = enter(&state).touch(file, range);
+            let operation = Operation::Read.name();
+            touched.map_err(|bad| io_error(operation, &path, to_u64(bad), fault::unreadable()))
+        }))
+    }
+
     fn map_front(&self, path: &Path, len: u64) -> Result<Map> {
         let operation = Operation::Map;
         let read = self.operate(operation, path, |state| {

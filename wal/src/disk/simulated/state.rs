@@ -72,6 +72,8 @@ pub(super) struct State {
     pub(super) capacity: Option<u64>,
     /// Whether syncs say `Ok` and do nothing.
     pub(super) lying: bool,
+    /// Sectors that return an error for so many reads, and are sound.
+    pub(super) stumbles: BTreeMap<(FileId, usize), u32>,
     /// Where the next durable write goes instead.
     pub(super) misdirect: Option<usize>,
     /// What durable writes are aligned to.
@@ -106,6 +108,7 @@ impl State {
             full: false,
             capacity: None,
             lying: false,
+            stumbles: BTreeMap::new(),
             misdirect: None,
             alignment: ALIGNMENT_MAX,
             counters: Counters::default(),
@@ -245,6 +248,26 @@ impl State {
         let files: Vec<FileId> = self.files.keys().copied().collect();
         for file in files {
             self.collect(file);
+        }
+    }
+
+    /// Looks at bytes of a file; the error is the offset of a sector that cannot be read.
+    pub(super) fn touch(
+        &mut self,
+        file: FileId,
+        range: std::ops::Range<usize>,
+    ) -> std::result::Result<(), usize> {
+        let sectors = (file, range.start / SECTOR)..(file, range.end.div_ceil(SECTOR));
+        let stumble = self.stumbles.range_mut(sectors).find(|(_, count)| **count > 0);
+        if let Some((place, count)) = stumble {
+            *count -= 1;
+            return Err(place.1 * SECTOR);
+        }
+        // A file that has no name any more is only in the memory of whoever has mapped it.
+        let content = self.files.get(&file);
+        match content.and_then(|content| content.cache().unreadable_in(range)) {
+            Some(bad) => Err(bad),
+            None => Ok(()),
         }
     }
 

@@ -11,7 +11,7 @@ fn an_unreadable_sector_returns_errors_until_rewritten() {
     let error = file.read_at(&mut into, 0).unwrap_err();
     assert_eq!(code(&error), Some(5));
     assert!(matches!(error, Error::Io { offset: 512, .. }), "{error}");
-    assert!(disk.map(&path("a")).is_err());
+    assert!(disk.map_front(&path("a"), u64::MAX).is_err());
     assert_eq!(file.read_at(&mut into[..512], 0).unwrap(), 512);
     assert_eq!(file.read_at(&mut into, 1024).unwrap(), 600);
     file.write_at(&[2; 10], 700).unwrap();
@@ -25,6 +25,28 @@ fn an_unreadable_sector_returns_errors_until_rewritten() {
     file.sync().unwrap();
     disk.power_cut();
     assert_eq!(read(&disk, "a").unwrap()[512..1024], [2; 512]);
+}
+
+#[test]
+fn what_is_mapped_is_met_when_it_is_touched() {
+    let disk = disk(1, Survival::NOTHING);
+    let file = durable_file(&disk, "a", &[1; 2000]);
+    let before = disk.map(&path("a")).unwrap();
+    disk.make_unreadable(&path("a"), 700);
+    let after = disk.map(&path("a")).unwrap();
+    for map in [before, after] {
+        map.touch(0..512).unwrap();
+        map.touch(1024..5000).unwrap();
+        let error = map.touch(0..513).unwrap_err();
+        assert!(matches!(error, Error::Io { operation: "read", offset: 512, .. }), "{error}");
+        assert!(error.is_unreadable());
+    }
+    disk.fail_reads(&path("a"), 1999, 2);
+    let map = disk.map(&path("a")).unwrap();
+    assert!(map.touch(1536..1537).is_err());
+    assert!(file.read_at(&mut [0; 10], 1990).is_err());
+    map.touch(1536..1537).unwrap();
+    assert_eq!(file.read_at(&mut [0; 10], 1990).unwrap(), 10, "it has passed");
 }
 
 #[test]
