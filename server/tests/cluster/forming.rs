@@ -39,6 +39,29 @@ fn what_init_makes_runs_and_nothing_of_it_runs_as_anything_else() {
     cluster.client(2).await_answer("get a", "1");
 }
 
+#[test]
+fn what_init_makes_with_tls_runs_and_lets_nobody_in_without() {
+    let mut cluster = Cluster::start_with_tls(3);
+    assert_eq!(cluster.client(0).ask("set a 1"), "OK");
+    cluster.kill(2);
+    // The same node, in everything but its certificate.
+    let file = cluster.settings(2);
+    let with = std::fs::read_to_string(&file).unwrap();
+    let lines = with.lines().filter(|line| !line.contains("tls"));
+    let without = lines.collect::<Vec<_>>().join("\n");
+    assert!(without.lines().count() < with.lines().count(), "{with}");
+    std::fs::write(&file, without).unwrap();
+    cluster.restart(2);
+    let leader = cluster.leader_among(&[0, 1]);
+    assert_eq!(cluster.client(leader).ask("set a 2"), "OK");
+    let info = cluster.client(2).ask("info replication");
+    assert!(info.contains("leader_id:0") || !info.contains("leader_id:"), "{info}");
+    cluster.kill(2);
+    std::fs::write(&file, with).unwrap();
+    cluster.restart(2);
+    cluster.client(2).await_answer("get a", "2");
+}
+
 /// What `serve` says when it does not run.
 fn refused(args: &[&str]) -> String {
     let out = Command::new(env!("CARGO_BIN_EXE_strandline"))

@@ -44,11 +44,22 @@ impl Cluster {
         Self::start_with(count, |_| "")
     }
 
+    /// The same, whose links go over TLS.
+    pub(crate) fn start_with_tls(count: usize) -> Self {
+        Self::form(count, &["--tls"], |_| "")
+    }
+
     /// The same with lines behind those of the file of settings of a node.
     pub(crate) fn start_with(count: usize, settings: impl Fn(usize) -> &'static str) -> Self {
+        Self::form(count, &[], settings)
+    }
+
+    fn form(count: usize, options: &[&str], settings: impl Fn(usize) -> &'static str) -> Self {
         let dir = Directory::new();
         let (ports, list) = node_list(count);
-        let made = strandline(&["cluster", "init", &list, "--dir", dir.0.to_str().unwrap()]);
+        let mut args = vec!["cluster", "init", &list, "--dir", dir.0.to_str().unwrap()];
+        args.extend(options);
+        let made = strandline(&args);
         assert!(made.status.success(), "{made:?}");
         let children = (0..count).map(|_| None).collect();
         let mut cluster = Self { dir, ports, children };
@@ -72,7 +83,7 @@ impl Cluster {
     }
 
     /// The file of settings of a node.
-    fn settings(&self, place: usize) -> PathBuf {
+    pub(crate) fn settings(&self, place: usize) -> PathBuf {
         self.dir.0.join(format!("node-{}.toml", place + 1))
     }
 
