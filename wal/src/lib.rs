@@ -47,6 +47,7 @@ mod ahead;
 pub mod canary;
 mod closing;
 mod core;
+mod crew;
 pub mod disk;
 mod drive;
 mod dump;

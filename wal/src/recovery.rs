@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::{InUse, Start};
-use crate::disk::{ALIGNMENT_MAX, Disk, DurableWrite, WriteQueue, write_now};
+use crate::disk::{ALIGNMENT_MAX, Disk, DurableWrite, ReadAhead, WriteQueue, write_now};
 use crate::envelope::{Encryptor, Envelope, try_keys};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
@@ -42,6 +42,9 @@ use crate::survey::{Survey, arrange, survey};
 use crate::walk::Walk;
 use crate::window::Window;
 use crate::{Error, KeyId, Lsn, Options, Result, canary, preparer};
+
+/// How much of the newest segment is checked at once, in bytes: what a processor keeps close.
+const SCAN_LEN: usize = 1 << 20;
 
 /// What opening a log found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,11 +279,14 @@ pub(crate) fn recover(
         }
     }
     let mut survey = survey(disk, dir)?;
-    let mut window = Window::new();
+    let mut window = Window::of_len(SCAN_LEN);
     let Some((active, header)) = survey.in_use.last().cloned() else {
         return create(disk, queue, dir, options, survey);
     };
-    let scan = scan(&active, &header, None, &mut window);
+    let scan = {
+        let ahead = ahead_of(disk, &active);
+        scan(ahead.as_ref().unwrap_or(&active), &header, None, &mut window)
+    };
     if let Some(error) = scan.not_understood(&active.path) {
         return Err(error);
     }
@@ -298,7 +304,7 @@ pub(crate) fn recover(
             found: scan.refusal.map_or("the segment's end".into(), |refusal| refusal.to_string()),
         });
     }
-    let (sealed, spares) = arrange(&mut survey, header)?;
+    let (sealed, spares) = arrange(disk, &mut survey, header)?;
     // Before anything is written.
     let keys_read = check_keys((&active, &header), &scan, &sealed, options)?;
     let last = Lsn(scan.next.0 - 1);
@@ -338,6 +344,15 @@ pub(crate) fn recover(
         encryptor: encryptor(disk, options)?,
     };
     Ok((start, recovery))
+}
+
+/// A segment whose groups are read ahead of who checks them, if the disk gains from it.
+fn ahead_of(disk: &dyn Disk, segment: &Segment) -> Option<Segment> {
+    let readers = disk.readers_max();
+    (readers > 1).then(|| {
+        let file = ReadAhead::start(segment.file.clone(), GROUPS_START..segment.len, readers);
+        Segment { file: Arc::new(file), ..segment.clone() }
+    })
 }
 
 /// Sees whether the keys of the log's end are there: it goes on only with them. Those of older groups are asked for

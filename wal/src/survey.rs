@@ -8,13 +8,14 @@
 //! be that of a group, and have landed on the header.
 //!
 //! The headers of a segment and of its first group come with one read. With its footer that is all that opening
-//! reads of a sealed segment.
+//! reads of a sealed segment. Several files are read at once, where the disk gains from it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::core::InUse;
+use crate::crew::share_out;
 use crate::disk::{ALIGNMENT_MAX, Disk};
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader};
 use crate::segment::{FOOTER_LEN, GROUPS_START, HEADER_LEN, Segment, SegmentHeader, SegmentId};
@@ -45,10 +46,16 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path) -> Result<Survey> {
     let mut damaged = Vec::new();
     let mut fronts = BTreeMap::new();
     let mut bytes_read = 0;
-    for name in disk.list(dir)? {
-        let Some(id) = SegmentId::from_file_name(&name) else { continue };
-        let segment = Segment::open(disk, dir, id)?;
+    let names = disk.list(dir)?;
+    let ids: Vec<_> = names.iter().filter_map(|name| SegmentId::from_file_name(name)).collect();
+    let found = share_out(&ids, disk.readers_max(), |id| {
+        let segment = Segment::open(disk, dir, *id)?;
         let front = read_front(&segment)?;
+        Ok((segment, front))
+    });
+    for found in found {
+        let (segment, front) = found?;
+        let id = segment.id;
         bytes_read += u64::try_from(front.len()).expect("it is in memory");
         let header = SegmentHeader::decode(&front[..front.len().min(HEADER_LEN)], &segment.path);
         fronts.insert(id, front.get(ALIGNMENT_MAX..).map(<[u8]>::to_vec));
@@ -184,10 +191,12 @@ fn check_len(segment: &Segment, header: &SegmentHeader) -> Result<()> {
 /// that it continues: one that is missing between two others is missed. Where their groups stand is
 /// taken from their footers.
 pub(crate) fn arrange(
+    disk: &dyn Disk,
     survey: &mut Survey,
     newest: SegmentHeader,
 ) -> Result<(VecDeque<Arc<InUse>>, Vec<Segment>)> {
-    let mut sealed = VecDeque::new();
+    // Each with the header of the one behind it, newest first.
+    let mut continued = Vec::new();
     let mut free = survey.spares.clone();
     let mut next = newest;
     if let Some((active, header)) = survey.in_use.last() {
@@ -201,11 +210,8 @@ pub(crate) fn arrange(
             continue;
         }
         check_len(segment, header)?;
-        let (segment, header) = (segment.clone(), *header);
-        let offsets = places(&segment, &header, &next);
-        survey.bytes_read += FOOTER_LEN;
-        sealed.push_front(Arc::new(InUse::new(segment, header, offsets, Some(next.first))));
-        next = header;
+        continued.push((segment.clone(), *header, next));
+        next = *header;
     }
     let SegmentHeader { first: end, previous, .. } = next;
     if end.0 > newest.trimmed.0 + 1 {
@@ -221,6 +227,14 @@ pub(crate) fn arrange(
             ),
             found: "no such file in its directory".into(),
         });
+    }
+    let offsets = share_out(&continued, disk.readers_max(), |(segment, header, next)| {
+        places(segment, header, next)
+    });
+    let mut sealed = VecDeque::new();
+    for ((segment, header, next), offsets) in continued.into_iter().zip(offsets) {
+        survey.bytes_read += FOOTER_LEN;
+        sealed.push_front(Arc::new(InUse::new(segment, header, offsets, Some(next.first))));
     }
     Ok((sealed, free))
 }

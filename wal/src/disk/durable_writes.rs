@@ -10,10 +10,9 @@
 //!
 //! It is for who has a queue to himself, as when a log is opened: what ends meanwhile is taken for his.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::{DurableWrite, Submitted, WriteQueue};
 use crate::Result;
+use crate::crew::share_out;
 
 /// Performs one durable write and waits for it.
 ///
@@ -48,13 +47,12 @@ pub(crate) fn write_all(
             first_failed = Some((id, result));
         }
     };
-    let threads = depth.min(writes.len());
     let submitted = match queue.places_max() {
-        None if threads > 1 => submit_by_threads(queue, writes, threads),
-        _ => (0..).zip(queue.submit_all(writes)).collect(),
+        None => share_out(&writes, depth, |write| queue.submit(write.clone())),
+        Some(_) => queue.submit_all(writes),
     };
     let mut queued = 0;
-    for (id, submitted) in submitted {
+    for (id, submitted) in (0..).zip(submitted) {
         match submitted {
             Submitted::Done(result) => ended(id, result),
             Submitted::Queued => queued += 1,
@@ -67,35 +65,6 @@ pub(crate) fn write_all(
         }
     }
     first_failed.map_or(Ok(()), |(_, result)| result)
-}
-
-/// Has so many threads, of which the calling one is one, submit the writes. A thread that cannot be started
-/// leaves its part to the others.
-fn submit_by_threads(
-    queue: &dyn WriteQueue,
-    writes: Vec<DurableWrite>,
-    threads: usize,
-) -> Vec<(u64, Submitted)> {
-    let waiting = Mutex::new(writes.into_iter());
-    // Nothing can panic while it is held.
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || {
-        let mut submitted = Vec::new();
-        while let Some(write) = next() {
-            submitted.push((write.id, queue.submit(write)));
-        }
-        submitted
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads)
-            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
-            .collect();
-        let mut submitted = work();
-        for other in others {
-            submitted.extend(other.join().expect("a queue does not panic"));
-        }
-        submitted
-    })
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ mod mixed;
 mod paired;
 pub mod probe;
 mod pwritev2;
+mod read_ahead;
 pub mod real;
 mod real_file;
 mod registered;
@@ -81,6 +82,7 @@ pub(crate) use durable_writes::{write_all, write_now};
 pub use map::Map;
 pub(crate) use paired::PairedDisk;
 pub use probe::{ProbeReport, RungReport, Verdict, probe};
+pub(crate) use read_ahead::ReadAhead;
 pub use real::RealDisk;
 pub use remembered::VERDICT_FILE;
 pub(crate) use remembered::inspect_verdict;
@@ -156,6 +158,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     }
     /// What this disk needs and bears.
     fn profile(&self) -> Profile;
+    /// How many threads may gain from reading at once: one where the order of reads is to be the same each time.
+    fn readers_max(&self) -> usize {
+        1
+    }
     /// Fills `into` with bytes that nobody can foretell and that nobody else is given, also not after a crash: for the
     /// nonces of what is encrypted. Drawn from the system's source of randomness by default.
     fn draw(&self, into: &mut [u8]) -> Result<()> {

@@ -196,6 +196,10 @@ impl Disk for PairedDisk {
         }
     }
 
+    fn readers_max(&self) -> usize {
+        self.own.0.readers_max().min(self.spare.0.readers_max())
+    }
+
     fn draw(&self, into: &mut [u8]) -> Result<()> {
         self.own.0.draw(into)
     }

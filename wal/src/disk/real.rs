@@ -41,6 +41,9 @@ use super::{
 };
 use crate::{Error, Result};
 
+/// How many threads read at once: more gained nothing, with small reads of many files and large ones of one.
+const READERS_MAX: usize = 4;
+
 /// The disk of the operating system. It holds no descriptors; any number may be open at once.
 #[derive(Clone, Debug)]
 pub struct RealDisk {
@@ -183,5 +186,9 @@ impl Disk for RealDisk {
             _ => fdatasync::DEPTH_MAX,
         };
         Profile { rung: self.rung, alignment: self.access.alignment, depth_max }
+    }
+
+    fn readers_max(&self) -> usize {
+        READERS_MAX
     }
 }

@@ -157,6 +157,10 @@ impl Disk for SharedDisk {
         self.inner.profile()
     }
 
+    fn readers_max(&self) -> usize {
+        self.inner.readers_max()
+    }
+
     fn draw(&self, into: &mut [u8]) -> Result<()> {
         self.inner.draw(into)
     }
