@@ -72,8 +72,8 @@ impl Verdicts {
     /// As for a probe.
     pub(super) fn settle(&self, dir: &Path) -> Result<Settled> {
         let place = self.place_of(dir);
-        if let Some(known) = place.and_then(|place| self.recall(place, dir)) {
-            if let Some(settled) = confirm(&known, dir) {
+        if let Some((known, is_written)) = place.and_then(|place| self.recall(place, dir)) {
+            if let Some(settled) = confirm(&known, is_written, dir) {
                 self.lock().entry(known.place).or_insert(known);
                 return Ok(settled);
             }
@@ -98,10 +98,13 @@ impl Verdicts {
         Some(Place { boot: (self.boot)()?, device })
     }
 
-    /// The file first: what it says need not be written once more than to prove it.
-    fn recall(&self, place: Place, dir: &Path) -> Option<Remembered> {
+    /// The file first: what it says need not be written once more than to prove it. And whether the file holds it.
+    fn recall(&self, place: Place, dir: &Path) -> Option<(Remembered, bool)> {
         let found = read(dir).ok().and_then(|bytes| Remembered::decode(&bytes));
-        found.filter(|found| found.place == place).or_else(|| self.lock().get(&place).cloned())
+        match found.filter(|found| found.place == place) {
+            Some(found) => Some((found, true)),
+            None => Some((self.lock().get(&place).cloned()?, false)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Remembered>> {
@@ -111,20 +114,21 @@ impl Verdicts {
 }
 
 /// The rung to stand on by what was found earlier, if it works here now.
-fn confirm(known: &Remembered, dir: &Path) -> Option<Settled> {
+fn confirm(known: &Remembered, is_written: bool, dir: &Path) -> Option<Settled> {
     let file_system = file_system_of(dir).ok()?;
     let (rung, why) = choose(&known.rungs, device_of(dir).as_ref(), &file_system)?;
-    prove(known, rung, dir).ok()?;
+    prove(known, is_written, rung, dir).ok()?;
     let alignment = known.alignment;
     Some(Settled { rung, alignment, why, is_remembered: true })
 }
 
-/// Makes one durable write with the rung, and reads it back at the alignment.
-fn prove(known: &Remembered, rung: Rung, dir: &Path) -> Result<()> {
+/// Makes one durable write with the rung, and reads it back at the alignment. The file is made first if it does not
+/// hold these bytes already.
+fn prove(known: &Remembered, is_written: bool, rung: Rung, dir: &Path) -> Result<()> {
     let path = dir.join(VERDICT_FILE);
     let refuse = |error: io::Error| super::io_error("probe", &path, 0, error);
     let block = known.encode();
-    if read(dir).ok().as_deref() != Some(block.as_slice()) {
+    if !is_written {
         write(dir, &block).map_err(refuse)?;
     }
     let alignment = known.alignment.unwrap_or(SECTOR);
