@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::{InUse, Start};
-use crate::disk::{ALIGNMENT_MAX, Disk, DurableWrite, ReadAhead, WriteQueue, write_now};
+use crate::disk::{ALIGNMENT_MAX, Disk, DurableWrite, WriteQueue, write_now};
 use crate::envelope::{Encryptor, Envelope, try_keys};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
@@ -284,7 +284,7 @@ pub(crate) fn recover(
         return create(disk, queue, dir, options, survey);
     };
     let scan = {
-        let ahead = ahead_of(disk, &active);
+        let ahead = active.read_ahead(disk.readers_max());
         scan(ahead.as_ref().unwrap_or(&active), &header, None, &mut window)
     };
     if let Some(error) = scan.not_understood(&active.path) {
@@ -344,15 +344,6 @@ pub(crate) fn recover(
         encryptor: encryptor(disk, options)?,
     };
     Ok((start, recovery))
-}
-
-/// A segment whose groups are read ahead of who checks them, if the disk gains from it.
-fn ahead_of(disk: &dyn Disk, segment: &Segment) -> Option<Segment> {
-    let readers = disk.readers_max();
-    (readers > 1).then(|| {
-        let file = ReadAhead::start(segment.file.clone(), GROUPS_START..segment.len, readers);
-        Segment { file: Arc::new(file), ..segment.clone() }
-    })
 }
 
 /// Sees whether the keys of the log's end are there: it goes on only with them. Those of older groups are asked for

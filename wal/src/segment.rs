@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Buffer, Disk, File, OpenMode};
+use crate::disk::{Buffer, Disk, File, OpenMode, ReadAhead};
 use crate::frame::{BLOCK_LEN, FORMAT_VERSION, u32_at, u64_at};
 use crate::{Error, Lsn, Result};
 
@@ -221,6 +221,13 @@ impl Segment {
     /// Where the room for groups ends.
     pub(crate) fn groups_end(&self) -> u64 {
         groups_end(self.len)
+    }
+
+    /// The same, whose groups are read ahead of who checks them by so many threads, if several gain.
+    pub(crate) fn read_ahead(&self, readers: usize) -> Option<Segment> {
+        let groups = GROUPS_START..self.len;
+        let ahead = || ReadAhead::start(self.file.clone(), groups, readers);
+        (readers > 1).then(|| Segment { file: Arc::new(ahead()), ..self.clone() })
     }
 
     /// Reads the segment header.
