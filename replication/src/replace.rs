@@ -184,7 +184,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Hands over to who has most of the log; if nobody takes it, leads no more all the same.
+    /// Hands over to its [successor](crate::Status::successor); if nobody takes it, leads no more all the same.
     fn leave_the_lead(&mut self, ticks: u64) {
         let patience = PATIENCE_ELECTIONS * u64::from(self.options.election_ticks);
         if ticks >= patience && self.stalled.is_none() {
@@ -196,14 +196,9 @@ impl Replica {
         if self.consensus.is_transferring() {
             return;
         }
-        let peers = self.consensus.progress().into_iter();
-        let others = peers.filter(|peer| peer.id != self.options.id && peer.is_active);
-        let membership = self.shared.lock().membership.clone();
-        let may_lead =
-            |id| membership.get(id).is_some_and(|member| member.role == MemberRole::Voter);
-        let best = others.filter(|peer| may_lead(peer.id)).max_by_key(|peer| peer.matched);
-        if let Some(best) = best {
-            self.transfer(best.id);
+        let successor = self.status().successor().map(|peer| peer.id);
+        if let Some(successor) = successor {
+            self.transfer(successor);
         }
     }
 

@@ -65,6 +65,17 @@ pub struct Status {
     pub receiving: Option<Transfer>,
 }
 
+impl Status {
+    /// Whom a leader hands over to: the voter that lacks least, of those that have answered lately and
+    /// whose state is sound. A witness has nothing to lead with.
+    pub fn successor(&self) -> Option<&PeerStatus> {
+        let may_lead = |peer: &&PeerStatus| {
+            peer.is_active && !peer.is_damaged && peer.role == MemberRole::Voter
+        };
+        self.peers.iter().filter(may_lead).max_by_key(|peer| peer.matched)
+    }
+}
+
 /// How far a snapshot is on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transfer {

@@ -87,6 +87,40 @@ fn a_leader_hands_over() {
     assert!(cluster.replica(id).db().verify().unwrap().is_clean());
 }
 
+/// Of two peers the one is damaged and has as much of the log: the other one leads next.
+#[test]
+fn who_is_damaged_is_no_successor() {
+    for seed in 40..44 {
+        let mut cluster = cluster(seed);
+        fill(&mut cluster);
+        let (leader, id) = (cluster.elect(), follower(&cluster));
+        let third = (1..=3).find(|other| *other != id && *other != leader).unwrap();
+        let (path, len) = tables(&cluster, id)[0].clone();
+        cluster.crash(id, true);
+        cluster.nodes[&id].disk.flip_bit(&path, 8 * (len - 9));
+        cluster.open(id).unwrap();
+        let is_known = |cluster: &common::Cluster| {
+            let status = cluster.replica(leader).status();
+            let peer = status.peers.iter().find(|peer| peer.id == ReplicaId(id));
+            peer.is_some_and(|peer| peer.is_damaged && peer.is_active)
+        };
+        for _ in 0..200 {
+            // No state comes.
+            cluster.queue.retain(|sent| {
+                !matches!(&sent.message.body, Body::Snapshot(_)) || sent.from == ReplicaId(id)
+            });
+            if is_known(&cluster) {
+                break;
+            }
+            cluster.round();
+        }
+        assert!(is_known(&cluster));
+        let status = cluster.replica(leader).status();
+        assert_eq!(status.successor().map(|peer| peer.id), Some(ReplicaId(third)));
+        cluster.until("replaced", |cluster| replaced(cluster, id) == 1);
+    }
+}
+
 /// Nobody reads what is damaged: it is found all the same.
 #[test]
 fn damage_at_rest_is_found() {

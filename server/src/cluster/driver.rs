@@ -373,7 +373,7 @@ impl Driver {
                 let _ = sender.send(Ok(()));
             }
             Command::StepDown => {
-                let sent = match self.transfer_to_best() {
+                let sent = match self.transfer_to_successor() {
                     true => Ok(()),
                     false => Err("NOREPLICAS no other node is up to date".to_owned()),
                 };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use strandline_replication::{Event, MemberRole, PeerStatus, Role, Status};
+use strandline_replication::{Event, Role};
 
 use super::driver::{Driver, TICK};
 
@@ -12,12 +12,6 @@ const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 const LAST_FORWARDS_MAX: Duration = Duration::from_millis(100);
 /// How long the last answers may take to leave.
 const DRAIN_MAX: Duration = Duration::from_millis(200);
-
-/// The peer that may lead and lacks least.
-pub(super) fn best(status: &Status) -> Option<&PeerStatus> {
-    let may_lead = |peer: &&PeerStatus| peer.is_active && peer.role == MemberRole::Voter;
-    status.peers.iter().filter(may_lead).max_by_key(|peer| peer.matched)
-}
 
 impl Driver {
     /// Before the node stops: another one takes the lead, so that writes go on at once.
@@ -42,7 +36,7 @@ impl Driver {
                 }
             }
             if !asked && self.role == Role::Leader {
-                asked = self.transfer_to_best();
+                asked = self.transfer_to_successor();
             }
             if let Ok(input) = self.inputs.recv_timeout(TICK) {
                 self.take(input);
@@ -53,10 +47,9 @@ impl Driver {
     }
 
     /// Hands the lead to the peer that lacks least; false if there is none.
-    pub(super) fn transfer_to_best(&mut self) -> bool {
-        let status = self.replica.status();
-        let Some(best) = best(&status) else { return false };
-        let to = best.id;
+    pub(super) fn transfer_to_successor(&mut self) -> bool {
+        let successor = self.replica.status().successor().map(|peer| peer.id);
+        let Some(to) = successor else { return false };
         self.step(Event::Transfer { to });
         true
     }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use strandline_replication::{Refusal, Replica, Role, Status};
 
 use super::driver::Driver;
-use super::hand_over::best;
 use crate::config::Config;
 
 /// How long to wait before handing over again.
@@ -124,7 +123,8 @@ impl Health {
         let waited = now.duration_since(self.durable.1);
         if !stall_max.is_zero() && waited > stall_max {
             // Only where another disk is known to have gone on.
-            return best(status)
+            return status
+                .successor()
                 .is_some_and(|peer| peer.matched.0 > durable)
                 .then_some(Unfit::Stalled);
         }
@@ -165,7 +165,7 @@ impl Driver {
         // The log says so as soon as it cannot prepare room, mostly before a write has to be refused.
         self.health.is_full |= self.replica.db().log().stats().is_full;
         let Some(unfit) = self.health.look(now, &status, memory_left) else { return };
-        if best(&status).is_none() || !self.health.may_hand_over(now) {
+        if status.successor().is_none() || !self.health.may_hand_over(now) {
             return;
         }
         let reason = match unfit {
@@ -174,7 +174,7 @@ impl Driver {
             Unfit::Memory => "the system has little memory left",
         };
         tracing::warn!(reason, "this node hands the lead over");
-        self.transfer_to_best();
+        self.transfer_to_successor();
     }
 }
 
