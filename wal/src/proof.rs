@@ -126,8 +126,14 @@ pub(crate) fn write(
     let mut offset = scan.unclaimed_offset;
     while offset < scan.end_offset {
         let len = SLICE_LEN.min(scan.end_offset - offset);
-        batch.add(active, offset, read(active, offset, len)?)?;
-        proof.bytes_read += len;
+        let bytes = match &scan.unclaimed {
+            Some(unclaimed) => slice(unclaimed, offset - scan.unclaimed_offset, len),
+            None => {
+                proof.bytes_read += len;
+                read(active, offset, len)?
+            }
+        };
+        batch.add(active, offset, bytes)?;
         offset += len;
     }
     // Not before the header of the newest segment is durable: it says which of these hold nothing.
@@ -161,11 +167,19 @@ pub(crate) fn write(
     Ok(proof)
 }
 
+/// What was read when the segment was scanned, and found sound.
+fn slice(bytes: &Buffer, from: u64, len: u64) -> Buffer {
+    let place = |offset: u64| usize::try_from(offset).expect("it is in memory");
+    let mut slice = Buffer::with_capacity(place(len));
+    slice.extend(&bytes[place(from)..place(from + len)]);
+    slice
+}
+
 fn read(segment: &Segment, offset: u64, len: u64) -> Result<Buffer> {
     let len_usize = usize::try_from(len).expect("a slice is small");
     let mut bytes = Buffer::with_capacity(len_usize);
     bytes.resize(len_usize);
-    // Not from the window, where a block that could not be read looks like one full of ones: that
+    // Not from a window, where a block that could not be read looks like one full of ones: that
     // would be written over what is there. What cannot be read now fails the opening instead.
     let count = segment.file.read_at(bytes.as_mut_slice(), offset)?;
     if count < len_usize {

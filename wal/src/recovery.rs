@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::{InUse, Start};
-use crate::disk::{ALIGNMENT_MAX, Disk, DurableWrite, WriteQueue, write_now};
+use crate::disk::{ALIGNMENT_MAX, Buffer, Disk, DurableWrite, WriteQueue, write_now};
 use crate::envelope::{Encryptor, Envelope, try_keys};
 use crate::frame::{BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
 use crate::group;
@@ -55,7 +55,7 @@ pub struct Recovery {
     /// The end of the log.
     pub tail: Tail,
     /// Bytes that were read: of each segment its header, its first group's header and its footer; the newest one
-    /// whole, and once more what nothing proves and the headers of those that hold nothing.
+    /// whole; once more the headers of those that hold nothing, and what nothing proves if that is much.
     pub bytes_read: u64,
     /// Bytes written once more because nothing proved that they were durable.
     pub bytes_rewritten: u64,
@@ -95,6 +95,8 @@ pub(crate) struct Scan {
     pub claimed: Lsn,
     /// Where the first group stands that nothing claims.
     pub unclaimed_offset: u64,
+    /// What was read from there up to `end_offset`, if it is little, and all of it could be read.
+    pub unclaimed: Option<Buffer>,
     /// Whether the last group is the marker of an orderly close.
     pub closed: bool,
     /// Why there is no valid group at `end_offset`; none at the end of the segment.
@@ -135,6 +137,7 @@ pub(crate) fn scan(
         chain: header.chain,
         claimed: Lsn(0),
         unclaimed_offset: GROUPS_START,
+        unclaimed: None,
         closed: false,
         encrypted: BTreeMap::new(),
         encrypted_groups: 0,
@@ -143,7 +146,8 @@ pub(crate) fn scan(
         claim: None,
         unknown: None,
     };
-    let mut groups = Vec::new();
+    // Those that nothing claims yet.
+    let mut groups = VecDeque::new();
     while scan.end_offset + BLOCK_LEN <= segment.groups_end()
         && end.is_none_or(|end| scan.next < end)
     {
@@ -157,8 +161,17 @@ pub(crate) fn scan(
                     scan.encrypted.insert(envelope.key, group);
                     scan.encrypted_groups += 1;
                 }
-                groups.push((group, scan.end_offset));
+                groups.push_back((group, scan.end_offset));
                 scan.claimed = scan.claimed.max(group.durable);
+                let is_claimed = |one: &&(GroupHeader, u64)| one.0.end().0 <= scan.claimed.0 + 1;
+                while let Some((group, offset)) = groups.front().filter(is_claimed).copied() {
+                    groups.pop_front();
+                    // Markers have no position of their own: one is proven by the claimed group behind it.
+                    if group.count > 0 {
+                        scan.unclaimed_offset = offset + group.len_on_disk();
+                    }
+                }
+                window.keep_back_to(scan.unclaimed_offset);
                 scan.closed = group.flags & FLAG_CLOSED != 0;
                 scan.chain = group.chain_after();
                 scan.end_offset += group.len_on_disk();
@@ -170,13 +183,8 @@ pub(crate) fn scan(
             }
         }
     }
-    // Markers have no position of their own: one is proven by the claimed group behind it.
-    let claimed = scan.claimed;
-    scan.unclaimed_offset = groups
-        .iter()
-        .rfind(|(group, _)| group.count > 0 && group.end().0 <= claimed.0 + 1)
-        .map_or(GROUPS_START, |(group, offset)| offset + group.len_on_disk());
     if end.is_none() {
+        scan.unclaimed = window.held(segment, scan.unclaimed_offset..scan.end_offset);
         look_on(segment, header, &mut scan, window);
     }
     scan

@@ -1,11 +1,15 @@
 //! Reading a segment from front to back in large slices.
 
+use std::ops::Range;
+
 use crate::disk::Buffer;
 use crate::frame::BLOCK_LEN;
 use crate::segment::Segment;
 
 /// How much is read at once, in bytes: so much that the time between two reads does not matter.
 const WINDOW_LEN: usize = 4 << 20;
+/// How much of what was passed stays at the most, in bytes, if somebody asks for it.
+const KEPT_LEN: u64 = 1 << 20;
 
 /// A slice of a segment, read ahead. Blocks that the disk cannot read look like damage (all ones).
 pub(crate) struct Window {
@@ -17,6 +21,8 @@ pub(crate) struct Window {
     of: Option<crate::segment::SegmentId>,
     /// How much is read at once.
     len: usize,
+    /// From where on what was passed is to stay.
+    keep: u64,
     /// How much was read in all.
     pub bytes_read: u64,
     /// How many blocks could not be read.
@@ -35,6 +41,7 @@ impl Window {
             bytes: Buffer::with_capacity(0),
             of: None,
             len,
+            keep: u64::MAX,
             bytes_read: 0,
             unreadable: 0,
         }
@@ -54,14 +61,35 @@ impl Window {
         &self.bytes[from.min(to)..to]
     }
 
+    /// From now on what lies here from `offset` on stays while it goes on, as far as that is not too much.
+    pub(crate) fn keep_back_to(&mut self, offset: u64) {
+        self.keep = offset;
+    }
+
+    /// A copy of a stretch of the segment, if it is all here and could all be read.
+    pub(crate) fn held(&self, segment: &Segment, range: Range<u64>) -> Option<Buffer> {
+        let place = |offset: u64| usize::try_from(offset.checked_sub(self.start)?).ok();
+        let is_sound = self.of == Some(segment.id) && self.unreadable == 0;
+        let held = self.bytes.get(place(range.start)?..place(range.end)?);
+        let held = held.filter(|_| is_sound)?;
+        let mut copy = Buffer::with_capacity(held.len());
+        copy.extend(held);
+        Some(copy)
+    }
+
     fn fill(&mut self, segment: &Segment, offset: u64, len: usize) {
-        let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let kept = self.keep_from(segment, offset).min(left);
+        let stays = self.of == Some(segment.id)
+            && (self.start..offset).contains(&self.keep)
+            && offset - self.keep <= KEPT_LEN;
+        let start = if stays { self.keep } else { offset };
+        let len = len + usize::try_from(offset - start).expect("little stays");
+        let left = usize::try_from(segment.len.saturating_sub(start)).unwrap_or(usize::MAX);
+        let kept = self.keep_from(segment, start).min(left);
         self.of = Some(segment.id);
-        self.start = offset;
+        self.start = start;
         self.bytes.resize(len.max(kept).min(left));
         let fresh = &mut self.bytes.as_mut_slice()[kept..];
-        let at = offset + u64::try_from(kept).expect("it is in memory");
+        let at = start + u64::try_from(kept).expect("it is in memory");
         let count = match segment.file.read_at(fresh, at) {
             Ok(count) => count,
             Err(_) => {
@@ -134,6 +162,25 @@ mod tests {
             let mut expected = vec![0; len];
             let count = segments[of].file.read_at(&mut expected, offset as u64).unwrap();
             assert_eq!(found, expected[..count], "{len} bytes at {offset} of segment {of}");
+        }
+        // The same, and what was passed stays where that is asked for.
+        for _ in 0..100 {
+            let mut window = Window::of_len(3 * 4096);
+            let (mut offset, mut keep) = (0, 0);
+            while offset < LEN {
+                window.keep_back_to(keep as u64);
+                let len = (1 + random.index(20_000)).min(LEN - offset);
+                window.bytes(&segments[0], offset as u64, len);
+                let mut expected = vec![0; offset + len - keep];
+                segments[0].file.read_at(&mut expected, keep as u64).unwrap();
+                let range = keep as u64..(offset + len) as u64;
+                let held = window.held(&segments[0], range).map(|held| held.to_vec());
+                assert_eq!(held, Some(expected), "{offset}");
+                assert!(window.held(&segments[1], 0..0).is_none(), "of another segment");
+                offset += len.next_multiple_of(4096);
+                keep = keep.max(offset.min(LEN) - random.index(offset.min(LEN) - keep + 1));
+            }
+            assert!(window.bytes_read <= LEN as u64, "nothing was read twice");
         }
         let mut window = Window::of_len(4096);
         for offset in (0..LEN as u64).step_by(4096) {
