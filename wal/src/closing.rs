@@ -18,7 +18,8 @@ impl Shared {
             }
         }
         let write = {
-            let mut state = self.lock();
+            // The housekeeper may have begun with a marker of its own since all was settled.
+            let mut state = if closing { self.settled()? } else { self.lock() };
             let write = state.core.marker(closing);
             state.tell_watcher();
             write
@@ -82,5 +83,35 @@ impl Shared {
         }
         drop(locks);
         marked.and(failure.map_or(Ok(()), Err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::disk::SimulatedDisk;
+    use crate::{Options, Wal};
+
+    /// The marker of an idle tail is under way when that of the close is due.
+    #[test]
+    fn a_marker_of_the_housekeeper_does_not_take_the_place_of_the_closing_one() {
+        let disk = SimulatedDisk::new(1);
+        let (wal, _) = Wal::open(disk.clone(), Path::new("/log"), Options::default()).unwrap();
+        let lsn = wal.append(b"last").unwrap();
+        wal.wait(lsn).unwrap();
+        let shared = &wal.shared;
+        // Begun here, or by the housekeeper just before.
+        let begun = shared.lock().core.marker(false);
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| shared.mark(true));
+            // Time for it to meet what was begun.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            begun.into_iter().for_each(|write| shared.perform(write).unwrap());
+            closing.join().unwrap().unwrap();
+        });
+        disk.kill();
+        let (_, recovery) = Wal::open(disk, Path::new("/log"), Options::default()).unwrap();
+        assert!(recovery.closed, "{recovery:?}");
     }
 }

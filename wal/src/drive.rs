@@ -256,13 +256,18 @@ impl Shared {
 
     /// Waits until nothing is in flight.
     pub(crate) fn settle_in_flight(&self) -> Result<()> {
+        self.settled().map(drop)
+    }
+
+    /// The state when nothing is in flight.
+    pub(crate) fn settled(&self) -> Result<MutexGuard<'_, State>> {
         loop {
             let mut state = self.lock();
             if let Some(error) = state.core.failure() {
                 return Err(error);
             }
             if state.core.in_flight() == 0 {
-                return Ok(());
+                return Ok(state);
             }
             if state.waiters.queued > 0 && !state.waiters.reaping {
                 state.waiters.reaping = true;
