@@ -215,8 +215,8 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             PROBE_ANSWER
         }
         Body::Snapshot(body) => encode_snapshot(body, out),
-        Body::RepairRequest { first, end, end_term } => {
-            put_words(out, &[first.0, end.0, end_term.0]);
+        Body::RepairRequest { first, end, before_term, end_term } => {
+            put_words(out, &[first.0, end.0, before_term.0, end_term.0]);
             REPAIR_REQUEST
         }
         Body::Repair { first, entries, is_leader, is_trimmed } => {
@@ -320,6 +320,7 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
         REPAIR_REQUEST => Body::RepairRequest {
             first: fields.index()?,
             end: fields.index()?,
+            before_term: fields.term()?,
             end_term: fields.term()?,
         },
         SNAPSHOT_WANTED => Body::Snapshot(SnapshotBody::Wanted { index: fields.index()? }),

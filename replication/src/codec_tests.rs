@@ -44,7 +44,12 @@ fn bodies() -> Vec<Body> {
             is_unanimous: false,
             is_sure: true,
         },
-        Body::RepairRequest { first: Index(4), end: Index(9), end_term: Term(2) },
+        Body::RepairRequest {
+            first: Index(4),
+            end: Index(9),
+            before_term: Term(1),
+            end_term: Term(2),
+        },
         Body::Repair {
             first: Index(4),
             entries: vec![Bytes::from_static(b"an entry")],

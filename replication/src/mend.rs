@@ -7,8 +7,9 @@
 //!
 //! A peer's entries are those that were there by the log matching property: whoever has the entry *after*
 //! the damage with the same term has the same entries before it, committed or not. Where nothing stands
-//! after the damage, a peer gives only what is committed. It gives as much as it can read itself, so that
-//! replicas that are damaged each elsewhere mend each other.
+//! after the damage, a peer gives only what is committed, and only if it has the entry *before* the damage with
+//! the same term: else what stands there was never committed, and what is committed does not follow it. It gives
+//! as much as it can read itself, so that replicas that are damaged each elsewhere mend each other.
 //!
 //! Damage in what is applied stops nothing: the state has it. If no peer has it any more, that part of the
 //! log is let go. Damage beyond, found when the replica is opened, makes it *wounded*: it does not know
@@ -155,23 +156,36 @@ impl Replica {
         };
         mending.asked = Some((peer, 0));
         let (first, end) = (mending.next(), mending.end);
-        let end_term = Term(self.consensus.log().read_term(end).unwrap_or(0));
-        let body = Body::RepairRequest { first: Index(first), end: Index(end), end_term };
+        let log = self.consensus.log();
+        let got = mending.entries.last().map(|entry| Entry::decode(Index(first - 1), entry));
+        let before_term = match got {
+            Some(entry) => Some(entry?.header.term),
+            None => log.term(first - 1),
+        };
+        let before_term = Term(before_term.unwrap_or(0));
+        let end_term = Term(log.read_term(end).unwrap_or(0));
+        let (first, end) = (Index(first), Index(end));
+        let body = Body::RepairRequest { first, end, before_term, end_term };
         self.post(peer, Message { term: self.consensus.term(), body }, output);
         Ok(())
     }
 
-    /// A peer asks for entries, of which the one at `end` has this term in its log.
+    /// A peer asks for entries; those before the first and at `end` have these terms in its log.
     pub(crate) fn repair_asked(
         &self,
         from: ReplicaId,
         (first, end): (Index, Index),
-        end_term: Term,
+        (before_term, end_term): (Term, Term),
         output: &mut Output,
     ) {
         let log = self.consensus.log();
         let agrees = end_term.0 > 0 && log.read_term(end.0) == Some(end_term.0);
-        let end = if agrees { end } else { end.min(Index(self.db().applied().0 + 1)) };
+        let follows = log.term(first.0.saturating_sub(1)) == Some(before_term.0);
+        let end = match (agrees, follows) {
+            (true, _) => end,
+            (false, true) => end.min(Index(self.db().applied().0 + 1)),
+            (false, false) => first,
+        };
         let mut entries = Vec::new();
         let mut next = first.0;
         let mut len = 0;

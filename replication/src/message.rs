@@ -146,7 +146,9 @@ pub enum Body {
         first: Index,
         /// to before this one,
         end: Index,
-        /// which has this term; 0 if nothing stands there.
+        /// The term of the entry before the first; 0 if that is not known.
+        before_term: Term,
+        /// The term of the one at `end`; 0 if nothing stands there.
         end_term: Term,
     },
     /// Entries for who asked: those that stood there.

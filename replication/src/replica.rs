@@ -197,8 +197,9 @@ impl Replica {
             return Ok(Some(error));
         }
         match envelope.message.body {
-            Body::RepairRequest { first, end, end_term } => {
-                self.repair_asked(envelope.from, (first, end), end_term, output);
+            Body::RepairRequest { first, end, before_term, end_term } => {
+                let terms = (before_term, end_term);
+                self.repair_asked(envelope.from, (first, end), terms, output);
                 return Ok(None);
             }
             Body::Repair { is_leader: true, is_trimmed: true, .. } if self.mend.is_wounded() => {

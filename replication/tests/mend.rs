@@ -6,7 +6,9 @@ mod common;
 use std::path::Path;
 
 use common::{Applied, Cluster, DIR, Once, Recorder, options, voters};
-use strandline_replication::{Doubt, Event, Options, Replica};
+use strandline_replication::{
+    Body, Doubt, Envelope, Event, Index, Message, Options, Replica, ReplicaId, Term,
+};
 
 /// Everything stays in the log, and tables are rare.
 fn cluster(seed: u64, scrub_bytes_per_tick: u32) -> Cluster {
@@ -201,6 +203,39 @@ fn damage_in_what_was_never_committed_is_dropped() {
     cluster.until("it goes on", |cluster| !cluster.replica(first).status().is_wounded);
     cluster.converge();
     assert_eq!(cluster.replica(first).status().doubt, Doubt::Nothing);
+}
+
+/// Where nothing stands behind the damage, what is committed is given only to who has the same entry before it. It
+/// was put behind an entry that was never committed, which so looked as if the leader had it, and was applied.
+/// Found by the cluster simulator, profile `damage`, seed 31118427.
+#[test]
+fn what_is_committed_is_not_put_behind_what_is_not() {
+    let mut cluster = cluster(9, 0);
+    let leader = cluster.elect();
+    for at in 0..10_u32 {
+        cluster.propose(leader, &[&at.to_le_bytes()]);
+        cluster.round();
+    }
+    cluster.converge();
+    let asker = (1..=3).find(|id| *id != leader).unwrap();
+    let term = cluster.replica(leader).status().term;
+    let mut given = |before_term, end_term| {
+        cluster.queue.clear();
+        let (from, to, group) = (ReplicaId(asker), ReplicaId(leader), 1);
+        let (first, end) = (Index(5), Index(7));
+        let body = Body::RepairRequest { first, end, before_term, end_term };
+        let message = Message { term, body };
+        cluster.step(leader, Event::Received(Envelope { from, to, group, message }));
+        cluster.queue.drain(..).find_map(|envelope| match envelope.message.body {
+            Body::Repair { entries, .. } => Some(entries.len()),
+            _ => None,
+        })
+    };
+    let (unknown, other) = (Term(0), Term(term.0 + 1));
+    assert_eq!(given(term, unknown), Some(2), "what follows the same entry");
+    assert_eq!(given(other, unknown), Some(0), "what follows another one");
+    assert_eq!(given(unknown, unknown), Some(0));
+    assert_eq!(given(unknown, term), Some(2), "what the same entry follows");
 }
 
 /// All that the log held was damaged, and the segment after it was empty yet: no term of it was known, and
