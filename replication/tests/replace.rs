@@ -6,9 +6,10 @@ mod common;
 use std::path::Path;
 
 use common::rotting::{
-    cluster, cluster_of, files, fill, follower, is_damaged, read_all, replaced, tables, write,
+    check_sound, cluster, cluster_of, files, fill, follower, hands_over, is_damaged, read_all,
+    replaced, tables, write,
 };
-use strandline_replication::{Body, Event, Refusal, Replica, ReplicaId, Role};
+use strandline_replication::{Body, Event, Refusal, Replica, ReplicaId};
 use strandline_wal::disk::Disk as _;
 use strandline_wal::disk::simulated::{Fault, Survival};
 
@@ -47,9 +48,7 @@ fn whatever_is_damaged_is_replaced() {
             cluster.until(&context, |cluster| !is_damaged(cluster, id));
             assert!(cluster.replica(id).hard_state().term >= hard.term);
             assert_eq!(cluster.replica(id).hard_state().doubt, hard.doubt, "{context}");
-            cluster.elect();
-            cluster.converge();
-            assert!(cluster.replica(id).db().verify().unwrap().is_clean(), "{context}");
+            check_sound(&mut cluster, id, &context);
             write(&mut cluster, 3);
         }
     }
@@ -73,18 +72,10 @@ fn a_leader_hands_over() {
     cluster.elect();
     write(&mut cluster, 10);
     read_all(&cluster, id);
-    cluster.step(id, Event::Tick);
-    assert!(is_damaged(&cluster, id));
-    let token = cluster.propose(id, &[b"too late"]);
-    assert_eq!(cluster.refusal(id, token), Some(Refusal::NotLeader { leader: None }));
-    cluster.until("another leads", |cluster| {
-        cluster.replica(id).status().role != Role::Leader && cluster.leader().is_some()
-    });
+    hands_over(&mut cluster, id);
     cluster.step(id, Event::Campaign);
     cluster.until("replaced", |cluster| replaced(cluster, id) == 1);
-    cluster.elect();
-    cluster.converge();
-    assert!(cluster.replica(id).db().verify().unwrap().is_clean());
+    check_sound(&mut cluster, id, "replaced");
 }
 
 /// Of two peers the one is damaged and has as much of the log: the other one leads next.
@@ -134,9 +125,7 @@ fn damage_at_rest_is_found() {
     cluster.open(id).unwrap();
     assert!(!is_damaged(&cluster, id));
     cluster.until("replaced", |cluster| replaced(cluster, id) == 1);
-    cluster.elect();
-    cluster.converge();
-    assert!(cluster.replica(id).db().verify().unwrap().is_clean());
+    check_sound(&mut cluster, id, "replaced");
 }
 
 /// Its log is sound: as long as its state is on the way it is one of the two that make up a majority.

@@ -7,17 +7,16 @@ use std::path::Path;
 
 use common::Cluster;
 use common::rotting::{
-    cluster, cluster_of, files, fill, follower, is_damaged, read_all, replaced, tables, write,
+    check_sound, cluster, cluster_of, files, fill, follower, hands_over, is_damaged, read_all,
+    replaced, tables, write,
 };
-use strandline_replication::{Event, Refusal, Replica, Role};
+use strandline_replication::{Event, Refusal, Replica};
 use strandline_wal::disk::Disk as _;
 use strandline_wal::disk::simulated::{Fault, Survival};
 
 /// Everybody has a whole state again, and the file that could not be read is gone, whatever it was called.
 fn check_whole(cluster: &mut Cluster, id: u64, path: &Path, context: &str) {
-    cluster.elect();
-    cluster.converge();
-    assert!(cluster.replica(id).db().verify().unwrap().is_clean(), "{context}");
+    check_sound(cluster, id, context);
     let disk = &cluster.nodes[&id].disk;
     // `CURRENT` has a successor of the same name.
     let is_current = path.ends_with("CURRENT");
@@ -95,17 +94,9 @@ fn a_leader_hands_over() {
         }
         // What is in its memory it may go on reading; what is on its disk is found by the scrub.
         cluster.replica(id).db().scrub_tables(1 << 30);
-        cluster.step(id, Event::Tick);
-        assert!(is_damaged(&cluster, id));
-        let token = cluster.propose(id, &[b"too late"]);
-        assert_eq!(cluster.refusal(id, token), Some(Refusal::NotLeader { leader: None }));
-        cluster.until("another leads", |cluster| {
-            cluster.replica(id).status().role != Role::Leader && cluster.leader().is_some()
-        });
+        hands_over(&mut cluster, id);
         cluster.until("replaced", |cluster| replaced(cluster, id) == 1);
-        cluster.elect();
-        cluster.converge();
-        assert!(cluster.replica(id).db().verify().unwrap().is_clean());
+        check_sound(&mut cluster, id, "replaced");
     }
 }
 

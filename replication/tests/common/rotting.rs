@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use strandline_replication::Options;
+use strandline_replication::{Event, Options, Refusal, Role};
 use strandline_wal::disk::simulated::Random;
 
 use super::{Cluster, options, voters};
@@ -80,4 +80,22 @@ pub fn replaced(cluster: &Cluster, id: u64) -> u64 {
 /// A reader meets what is damaged, sooner or later.
 pub fn read_all(cluster: &Cluster, id: u64) {
     let _ = cluster.replica(id).db().digest();
+}
+
+/// Everybody has the same, and the state of this one is sound.
+pub fn check_sound(cluster: &mut Cluster, id: u64, context: &str) {
+    cluster.elect();
+    cluster.converge();
+    assert!(cluster.replica(id).db().verify().unwrap().is_clean(), "{context}");
+}
+
+/// This leader has met damage: it takes nothing more, and another one leads.
+pub fn hands_over(cluster: &mut Cluster, id: u64) {
+    cluster.step(id, Event::Tick);
+    assert!(is_damaged(cluster, id));
+    let token = cluster.propose(id, &[b"too late"]);
+    assert_eq!(cluster.refusal(id, token), Some(Refusal::NotLeader { leader: None }));
+    cluster.until("another leads", |cluster| {
+        cluster.replica(id).status().role != Role::Leader && cluster.leader().is_some()
+    });
 }
