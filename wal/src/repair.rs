@@ -1,20 +1,23 @@
 //! Mending a damaged segment of an open log with records from elsewhere.
 //!
 //! The records come from whoever has them: a peer, a backup. What is still known of the place says
-//! whether they are right: a group's header that is whole has the checksum of its body; where the
+//! whether they are right (`judge.rs`): a group's header that is whole has the checksum of its body; where the
 //! header is gone too, the next group's chain covers what stood there, if it was one group. Where several
-//! groups are gone with their headers nothing here can judge, and the caller is trusted. Of an encrypted group
-//! the checksum is that of what stands on the disk, so judging it takes its envelope and its key.
+//! groups are gone with their headers nothing here can judge, and the caller is trusted, as long as what is
+//! offered for the sound groups around is what they hold.
 //!
 //! Nothing is written over what is there. The segment is written anew beside the old file, synced, and
 //! takes its name; a crash leaves the one or the other. Readers that hold the old one finish with it.
 
+mod judge;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use self::judge::{agrees, judge};
 use crate::core::InUse;
 use crate::disk::{Buffer, File, OpenMode};
-use crate::envelope::{Encryption, Encryptor, Envelope};
+use crate::envelope::{Encryption, Encryptor};
 use crate::frame::{GROUP_HEADER_LEN, GroupHeader};
 use crate::group::{Framed, Group, Pending, Place};
 use crate::preparer;
@@ -61,9 +64,10 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] if they cannot be what was there, [`Error::OutOfRange`] if they reach beyond
-    /// what is durable or cover a damage in part, [`Error::Full`], [`Error::Io`], [`Error::Closed`].
-    /// What was mended before the error stays mended; nothing else has changed.
+    /// [`Error::Mismatch`] if they cannot be what was there, or are not what is there, [`Error::OutOfRange`] if
+    /// they reach beyond what is durable or cover a damage in part, [`Error::KeyMissing`] if that cannot be
+    /// told: nothing has changed. [`Error::Full`], [`Error::Io`], [`Error::Closed`]: what was mended before the
+    /// error stays mended.
     pub fn repair(&self, first: Lsn, records: &[Record<'_>]) -> Result<Repaired> {
         self.shared.repair(first, records)
     }
@@ -78,6 +82,11 @@ struct Offer<'a> {
 impl Offer<'_> {
     fn end(&self) -> Lsn {
         Lsn(self.first.0 + u64::try_from(self.records.len()).expect("they are in memory"))
+    }
+
+    /// The record that is offered for this position, which must lie within.
+    fn record(&self, lsn: Lsn) -> &Record<'_> {
+        &self.records[usize::try_from(lsn.0 - self.first.0).expect("they are in memory")]
     }
 
     /// The records from `first` to before `end`, framed as they stand on disk.
@@ -139,10 +148,14 @@ impl Shared {
         let encryptor = keyring.map(|keyring| Encryptor::draw(&*self.disk, keyring));
         let mut encryptor = encryptor.transpose()?;
         let encrypt = keyring.is_some_and(|keyring| keyring.current().is_some());
-        for in_use in sealed {
-            let form = Form { compress, encrypt };
-            if let Some(pieces) = plan(&in_use, &offer, form, keyring, &mut done)? {
-                self.replace(&in_use, &pieces, &offer, encryptor.as_mut())?;
+        let form = Form { compress, encrypt };
+        let mut plans = Vec::new();
+        for in_use in &sealed {
+            plans.push(plan(in_use, &offer, form, keyring, &mut done)?);
+        }
+        for (in_use, pieces) in sealed.iter().zip(plans) {
+            if let Some(pieces) = pieces {
+                self.replace(in_use, &pieces, &offer, encryptor.as_mut())?;
             }
         }
         self.scrubber().forget(first, offer.end());
@@ -299,6 +312,7 @@ fn plan(
     while let Some(step) = walk.step(segment, header, end, &mut window) {
         match step {
             Step::Group(group) => {
+                agrees(&group, offer, in_use, keyring, &mut window)?;
                 compress |= group.is_compressed();
                 encrypt |= group.is_encrypted();
                 pieces.push(Piece::Sound(group));
@@ -340,95 +354,6 @@ fn unencrypted(segment: &Segment, gap: &Gap) -> Error {
             segment.path.display(),
             gap.offset
         ),
-    }
-}
-
-/// Whether what is offered is proven to be what stood in the gap, which followed a group with this
-/// chain.
-///
-/// # Errors
-///
-/// [`Error::Mismatch`] if it is proven not to be, [`Error::KeyMissing`] if that takes a key that is not there.
-fn judge(
-    gap: &Gap,
-    chain: u64,
-    offer: &Offer<'_>,
-    in_use: &InUse,
-    keyring: Option<&Keyring>,
-) -> Result<bool> {
-    let encrypted = |compress, by: Option<&Encryption>| {
-        let place = Place { flags: 0, incarnation: 0, offset: gap.offset, durable: Lsn(0), chain };
-        let log_id = in_use.header.log_id;
-        offer.group((gap.first, gap.end), log_id, place, compress, by).header
-    };
-    let sealed = |compress| encrypted(compress, None);
-    let raw = sealed(false);
-    let Some(group) = &gap.group else {
-        // One group, and perhaps a marker behind it or before it: then the chain tells.
-        let marker = |chain| GroupHeader { first: gap.end, count: 0, body_crc: 0, chain, ..raw };
-        let before = GroupHeader { first: gap.first, count: 0, body_crc: 0, ..raw };
-        let is_after = |sealed: GroupHeader| {
-            let after = [
-                sealed.chain_after(),
-                marker(sealed.chain_after()).chain_after(),
-                GroupHeader { chain: before.chain_after(), ..sealed }.chain_after(),
-            ];
-            gap.chain_after.is_some_and(|chain| after.contains(&chain))
-        };
-        return Ok(is_after(raw) || is_after(sealed(true)));
-    };
-    // Of a group whose end is void, not all records are asked for.
-    if group.end() > gap.end {
-        return Ok(false);
-    }
-    if group.is_encrypted() {
-        return judge_encrypted(gap, group, in_use, keyring, |by| {
-            encrypted(group.is_compressed(), Some(by))
-        });
-    }
-    // Another compressor may make another block of the same records: the preamble tells, if it is whole.
-    let expected = match (group.is_compressed(), gap.preamble) {
-        (false, _) => (group.body_len, group.body_crc),
-        (true, Some(preamble)) => (preamble.raw_len, preamble.raw_crc),
-        (true, None) => {
-            let again = sealed(true);
-            return Ok((again.body_len, again.body_crc) == (group.body_len, group.body_crc));
-        }
-    };
-    if expected == (raw.body_len, raw.body_crc) {
-        return Ok(true);
-    }
-    Err(mismatch(gap, expected, &raw))
-}
-
-/// The same for an encrypted group. The envelope says how what stood there was encrypted: what is offered, done
-/// `again` and written nowhere, tells.
-fn judge_encrypted(
-    gap: &Gap,
-    group: &GroupHeader,
-    in_use: &InUse,
-    keyring: Option<&Keyring>,
-    again: impl Fn(&Encryption) -> GroupHeader,
-) -> Result<bool> {
-    let Some(Envelope { key, nonce }) = gap.envelope else { return Ok(false) };
-    let Some(cipher) = keyring.and_then(|keyring| keyring.cipher(key)) else {
-        let (path, offset) = (in_use.segment.path.clone(), gap.offset);
-        return Err(Error::KeyMissing { path, offset, key: key.0 });
-    };
-    let again = again(&Encryption { key, cipher, nonce });
-    let is_same = (again.body_len, again.body_crc) == (group.body_len, group.body_crc);
-    match is_same || group.is_compressed() {
-        // Another compressor may make another block: then nothing is proven, either way.
-        true => Ok(is_same),
-        false => Err(mismatch(gap, (group.body_len, group.body_crc), &again)),
-    }
-}
-
-fn mismatch(gap: &Gap, expected: (u32, u32), found: &GroupHeader) -> Error {
-    Error::Mismatch {
-        lsn: gap.first.0,
-        expected: format!("{} bytes, checksum {:#010x}", expected.0, expected.1),
-        found: format!("{} bytes, checksum {:#010x}", found.body_len, found.body_crc),
     }
 }
 
