@@ -6,10 +6,11 @@
 //! left.
 //!
 //! A peer's entries are those that were there by the log matching property: whoever has the entry *after*
-//! the damage with the same term has the same entries before it, committed or not. Where nothing stands
-//! after the damage, a peer gives only what is committed, and only if it has the entry *before* the damage with
-//! the same term: else what stands there was never committed, and what is committed does not follow it. It gives
-//! as much as it can read itself, so that replicas that are damaged each elsewhere mend each other.
+//! the damage with the same term has the same entries before it, committed or not. Whoever has another there gives
+//! nothing: what it has committed does not lead up to that. Where nothing stands after the damage, a peer gives
+//! only what is committed, and only if it has the entry *before* the damage with the same term: else what stands
+//! there was never committed, and what is committed does not follow it. It gives as much as it can read
+//! itself, so that replicas that are damaged each elsewhere mend each other.
 //!
 //! Damage in what is applied stops nothing: the state has it. If no peer has it any more, that part of the
 //! log is let go. Damage beyond, found when the replica is opened, makes it *wounded*: it does not know
@@ -24,8 +25,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use strandline_engine::{Entry, Index};
-use strandline_wal::Damage;
 use strandline_wal::record::{Kind, Record};
+use strandline_wal::{Damage, Lsn};
 
 use crate::consensus::Consensus;
 use crate::hard_state::HardState;
@@ -110,9 +111,15 @@ impl Replica {
         if self.mend.current.is_none() {
             let later = self.mend.out_of_reach;
             // Behind damage nothing of a segment is read, until it is mended.
+            let segment_end = |first| wal.segment_end(first).map_or(0, |end| end.0);
+            let log = self.consensus.log();
             let range = |damage: Damage| {
-                let end = wal.segment_end(damage.first).unwrap_or(damage.end).max(damage.end);
-                (damage.first.0, end.0)
+                let mut end = segment_end(damage.first).max(damage.end.0);
+                // What stands after it decides who may give: damage there is part of this.
+                while end <= log.last() && log.read_term(end).is_none() {
+                    end = segment_end(Lsn(end)).max(end + 1);
+                }
+                (damage.first.0, end)
             };
             let counts = |(first, end): &(u64, u64)| first < end && *first != later;
             let found = wal.damages().into_iter().map(range).find(counts);
@@ -181,10 +188,10 @@ impl Replica {
         let log = self.consensus.log();
         let agrees = end_term.0 > 0 && log.read_term(end.0) == Some(end_term.0);
         let follows = log.term(first.0.saturating_sub(1)) == Some(before_term.0);
-        let end = match (agrees, follows) {
-            (true, _) => end,
-            (false, true) => end.min(Index(self.db().applied().0 + 1)),
-            (false, false) => first,
+        let end = match end_term {
+            _ if agrees => end,
+            Term(0) if follows => end.min(Index(self.db().applied().0 + 1)),
+            _ => first,
         };
         let mut entries = Vec::new();
         let mut next = first.0;
@@ -232,7 +239,7 @@ impl Replica {
         let mending = self.mend.current.take().expect("it was there just above");
         let record = |payload| Record { kind: Kind::ENTRY, payload };
         let records: Vec<Record<'_>> = mending.entries.iter().map(|entry| record(entry)).collect();
-        match self.db().log().repair(strandline_wal::Lsn(mending.first), &records) {
+        match self.db().log().repair(Lsn(mending.first), &records) {
             Ok(repaired) => {
                 self.mend.mended += repaired.records;
                 self.mend.out_of_reach = 0;
@@ -249,7 +256,7 @@ impl Replica {
             // The segment that follows is damaged too: they are mended together.
             Err(strandline_wal::Error::OutOfRange { .. }) => {
                 let wal = self.db().log();
-                let beyond = wal.segment_end(strandline_wal::Lsn(mending.end));
+                let beyond = wal.segment_end(Lsn(mending.end));
                 let end = beyond.map_or(mending.end, |end| end.0);
                 let hits = |damage: &Damage| (mending.end..end).contains(&damage.first.0);
                 if wal.damages().iter().any(hits) {

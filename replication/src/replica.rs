@@ -311,6 +311,11 @@ impl Replica {
         }
         if let Some(index) = ready.snapshot {
             self.install_snapshot(index, output)?;
+            // The log ends there now: nothing of what was in flight is waited for, or said to be here.
+            for waiting in &mut self.unpersisted {
+                waiting.last = index.0;
+                waiting.messages.clear();
+            }
             self.committed = self.committed.max(index);
             self.watermarks.restored(index, self.consensus.log(), output);
         }

@@ -2,7 +2,7 @@
 //!
 //! Whatever a replica has ever applied, in any life, is held against what all others applied at the
 //! same index; whatever was acknowledged must be among it.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used)]
 
 mod recorder;
 pub mod rotting;
@@ -19,7 +19,6 @@ use strandline_replication::{
 use strandline_wal::disk::SimulatedDisk;
 use strandline_wal::disk::simulated::Random;
 
-#[allow(unused_imports)] // not every test needs all of them
 pub use recorder::{Applied, Once, Recorder, Taken, command, options, voters};
 
 pub const DIR: &str = "/store";
@@ -55,6 +54,8 @@ pub struct Cluster {
     pub disk_speed: u32,
     /// The node whose clock and disk are slow; 0 for none.
     pub slow: u64,
+    /// The node whose durable writes do not end; 0 for none.
+    pub hangs: u64,
     pub token: u64,
     /// Rounds, where a test counts them.
     pub ticks: u64,
@@ -101,6 +102,7 @@ impl Cluster {
             reordering: 0,
             disk_speed: 1000,
             slow: 0,
+            hangs: 0,
             token: 0,
             ticks: 0,
             proposed: BTreeMap::new(),
@@ -379,7 +381,7 @@ impl Cluster {
 
     /// Lets durable writes end.
     pub fn turn_disks(&mut self) {
-        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        let ids: Vec<u64> = self.nodes.keys().copied().filter(|id| *id != self.hangs).collect();
         for id in ids {
             let mut ended = false;
             for _ in 0..self.nodes[&id].disk.in_flight().len() {
