@@ -2,8 +2,8 @@
 //!
 //! By then the device and the system have tried for seconds, and a third time would tell no more. What a
 //! second one finds is a path to the device that was lost for a moment: a cable, a controller that was
-//! reset. To take that for damage would cost a whole state. Writes and syncs are never tried again here:
-//! see [`crate::manifest`].
+//! reset. To take that for damage would cost a whole state. To open what is stored is to read, also where it is
+//! going to be written to. Writes and syncs are never tried again here: see [`crate::manifest`].
 
 use strandline_wal::Result;
 

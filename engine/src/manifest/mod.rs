@@ -204,7 +204,8 @@ impl Manifest {
         self.offset = to_u64(bytes.len());
         self.base_len = self.offset;
         if !replayed.was_appended_to && replayed.torn_at.is_none() {
-            self.file = Some(self.disk.open(&path, OpenMode::Write)?);
+            // Nothing is written by that: it is a read of what is stored, as the one before it.
+            self.file = Some(twice(|| self.disk.open(&path, OpenMode::Write))?);
             // A process that was killed may have left the rename of CURRENT unsynced.
             self.disk.sync_dir(&self.dir)?;
             self.health = Health::Ready;
@@ -418,7 +419,7 @@ pub(crate) fn read_current(disk: &dyn Disk, dir: &Path) -> Result<u64> {
 /// The whole content of a file.
 pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>> {
     let file = twice(|| disk.open(path, OpenMode::Read))?;
-    let len = usize::try_from(file.len()?).map_err(|_| {
+    let len = usize::try_from(twice(|| file.len())?).map_err(|_| {
         corruption(path, 0, "a file that fits into memory".into(), "a larger one".into())
     })?;
     let mut bytes = vec![0; len];

@@ -149,6 +149,38 @@ fn a_read_that_fails_once_is_no_damage() {
     }
 }
 
+/// An opening in which any one operation fails is refused or goes well: what fails once is no damage, whether it
+/// reads, or opens a file that it is going to write to. Found by the cluster simulator, profile `state`, seed 31028442.
+#[test]
+fn no_operation_that_fails_once_opens_hollow() {
+    let (disk, model) = filled(36);
+    disk.kill();
+    let open = |disk: &Arc<SimulatedDisk>| {
+        Engine::open_or_hollow(disk.clone(), Path::new(DIR), tiny(), Lsn(61))
+    };
+    // The first opening begins another manifest, the second goes on with that.
+    for _ in 0..2 {
+        let whole = disk.fork(0);
+        open(&whole).unwrap();
+        let (mut refused, mut opened) = (0, 0);
+        for at in disk.operations() + 1..=whole.operations() {
+            let fork = disk.fork(at);
+            fork.fail_at(at, Fault::Eio);
+            match open(&fork) {
+                Ok(engine) => {
+                    assert!(engine.damage().is_none(), "{at}: {}", engine.damage().unwrap());
+                    read_all(&engine, &model).unwrap();
+                    opened += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 0 && opened > 0, "{refused}, {opened}");
+        open(&disk).unwrap();
+        disk.kill();
+    }
+}
+
 /// What fails is an operation of any kind, once: reading is tried again, and a write that fails says
 /// nothing of what is stored.
 #[test]
