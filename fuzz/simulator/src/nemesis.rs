@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use strandline_replication::{Event, ReplicaId, Role};
-use strandline_wal::disk::Disk as _;
 use strandline_wal::disk::simulated::{Fault, Random, SimulatedDisk, Survival};
 
 use crate::network::Cut;
@@ -397,7 +396,8 @@ fn rot_state(disk: &SimulatedDisk, random: &mut Random) -> bool {
     }
     let file = &files[random.index(files.len())];
     if random.chance(200) {
-        return disk.remove(&file.path).is_ok();
+        disk.lose(&file.path);
+        return true;
     }
     if random.chance(400) {
         let at = random.below(file.len);

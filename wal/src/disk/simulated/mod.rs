@@ -29,7 +29,7 @@
 //! | full disk | [`set_full`](SimulatedDisk::set_full), [`set_capacity`](SimulatedDisk::set_capacity), [`Fault::Enospc`] also late, at a sync |
 //! | short write | [`Fault::ShortWrite`] |
 //! | reordered durable writes | [`set_stepped`](SimulatedDisk::set_stepped) and [`complete_one`](SimulatedDisk::complete_one) |
-//! | bad sector, bit rot, misdirected write | [`make_unreadable`](SimulatedDisk::make_unreadable), [`fail_reads`](SimulatedDisk::fail_reads), [`flip_bit`](SimulatedDisk::flip_bit), [`corrupt`](SimulatedDisk::corrupt), [`misdirect_next_write`](SimulatedDisk::misdirect_next_write) |
+//! | bad sector, bit rot, lost name, misdirected write | [`make_unreadable`](SimulatedDisk::make_unreadable), [`fail_reads`](SimulatedDisk::fail_reads), [`flip_bit`](SimulatedDisk::flip_bit), [`corrupt`](SimulatedDisk::corrupt), [`lose`](SimulatedDisk::lose), [`misdirect_next_write`](SimulatedDisk::misdirect_next_write) |
 //! | a disk that lies | [`set_lying`](SimulatedDisk::set_lying): opt-in, outside what one node promises |
 //!
 //! After a crash every handle of the earlier process - file, lock, queue - returns an error, and locks
@@ -345,6 +345,19 @@ impl SimulatedDisk {
         let file = visible_file(&state, path);
         let images = state.content(file).images_mut();
         images.into_iter().for_each(|image| image.write_within(offset, bytes));
+    }
+
+    /// Takes the name of a file away, which no power cut brings back.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such file.
+    pub fn lose(&self, path: &Path) {
+        let mut state = enter(&self.state);
+        state.note("lose", 0);
+        let file = visible_file(&state, path);
+        state.names.lose(path).expect("it was there a moment ago");
+        state.collect(file);
     }
 
     /// Lets the next durable write land at another offset of its file, as far as that reaches, and

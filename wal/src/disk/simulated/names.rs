@@ -203,6 +203,17 @@ impl Names {
         Ok(file)
     }
 
+    /// Takes the name of a file away, here and on the disk.
+    pub(super) fn lose(&mut self, path: &Path) -> io::Result<FileId> {
+        let file = self.file(path)?;
+        let at = place(&self.visible, path)?;
+        // What was done to the name before must not bring it back.
+        self.carry_over(|place| *place == at);
+        self.visible.remove(&at);
+        self.durable.remove(&at);
+        Ok(file)
+    }
+
     /// Makes a second name for a file.
     pub(super) fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let node = Node::File(self.file(from)?);

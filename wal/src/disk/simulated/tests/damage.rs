@@ -65,6 +65,31 @@ fn rot_shows_at_once_and_survives_a_power_cut() {
     assert_eq!(read(&disk, "a").unwrap(), [0, 0, 0, b'x']);
 }
 
+/// It is no operation of the process: no planned fault meets it, and none is told.
+#[test]
+fn a_lost_name_stays_lost() {
+    for is_synced in [true, false] {
+        let disk = disk(1, Survival::EVERYTHING);
+        let file = durable_file(&disk, "a", &[1; 4]);
+        if !is_synced {
+            disk.rename(&path("a"), &path("b")).unwrap();
+            disk.link(&path("b"), &path("a")).unwrap();
+        }
+        let operations = disk.operations();
+        fail_next(&disk, Fault::Kill);
+        disk.lose(&path("a"));
+        assert_eq!(disk.operations(), operations);
+        assert!(!disk.is_down());
+        disk.clear_faults();
+        assert!(!exists(&disk, "a"));
+        assert_eq!(file.read_at(&mut [0; 4], 0).unwrap(), 4, "who has it open reads on");
+        disk.sync_dir(Path::new(DIR)).unwrap();
+        disk.power_cut();
+        assert!(!exists(&disk, "a"));
+        assert_eq!(exists(&disk, "b"), !is_synced);
+    }
+}
+
 #[test]
 fn a_misdirected_write_lands_whole_elsewhere_and_says_ok() {
     let disk = disk(1, Survival::NOTHING);
