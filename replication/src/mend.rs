@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use strandline_engine::{Entry, Index};
 use strandline_wal::record::{Kind, Record};
-use strandline_wal::{Damage, Lsn};
+use strandline_wal::{Damage, Lsn, canary};
 
 use crate::consensus::Consensus;
 use crate::hard_state::HardState;
@@ -187,7 +187,8 @@ impl Replica {
     ) {
         let log = self.consensus.log();
         let agrees = end_term.0 > 0 && log.read_term(end.0) == Some(end_term.0);
-        let follows = log.term(first.0.saturating_sub(1)) == Some(before_term.0);
+        let follows = log.term(first.0.saturating_sub(1)) == Some(before_term.0)
+            || canary::is_on(canary::MENDED_BEHIND_ANOTHER_TERM);
         let end = match end_term {
             _ if agrees => end,
             Term(0) if follows => end.min(Index(self.db().applied().0 + 1)),

@@ -9,8 +9,9 @@ mod workload;
 
 use std::collections::BTreeSet;
 use std::panic::catch_unwind;
+use std::path::Path;
 
-use common::{Cluster, options, voters};
+use common::{Cluster, DIR, options, voters};
 use strandline_replication::{
     Body, Envelope, Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Role, VoteKind,
 };
@@ -353,8 +354,54 @@ fn snapshot(seed: u64) {
     cluster.converge();
 }
 
+/// A leader that was cut off begins its second segment when the power goes, and the end of the first is damaged: what
+/// is missing there, and what stands before it, was never committed.
+fn damaged_apart(seed: u64) {
+    let mut cluster = Cluster::new(3, seed);
+    let first = cluster.elect();
+    cluster.rounds(20);
+    for _ in 0..cluster.random.below(4) {
+        cluster.propose(first, &[b"before"]);
+        cluster.round();
+    }
+    cluster.isolate(first);
+    for _ in 0..8 + cluster.random.below(10) {
+        cluster.propose(first, &[&[7; 1000]]);
+        cluster.turn_disks();
+        cluster.replica(first).db().work().unwrap();
+    }
+    cluster.propose(first, &[&[8; 1000]]);
+    for _ in 0..cluster.random.below(4) {
+        cluster.nodes[&first].disk.complete_one();
+        cluster.step(first, Event::LogMoved);
+    }
+    cluster.crash(first, true);
+    let path = Path::new(DIR).join("groups/1/log/0000000000000001.segment");
+    let start = 4096 * (4 + cluster.random.below(10));
+    for offset in (start..60 << 10).step_by(4096) {
+        cluster.nodes[&first].disk.corrupt(&path, offset, &[0xa5; 300]);
+    }
+    cluster.heal();
+    cluster.queue.clear();
+    cluster.until("another leader", |cluster| cluster.leader().is_some());
+    for _ in 0..20 {
+        let leader = cluster.leader().unwrap();
+        cluster.propose(leader, &[b"committed"]);
+        cluster.rounds(2);
+    }
+    // Who leads from then on knows nothing of what the first has.
+    let leader = cluster.leader().unwrap();
+    let other = (1..=3).find(|id| ![first, leader].contains(id)).unwrap();
+    cluster.step(leader, Event::Transfer { to: ReplicaId(other) });
+    cluster.until("the other leads", |cluster| cluster.leader() == Some(other));
+    cluster.open(first).unwrap();
+    cluster.until("it takes part", |cluster| !cluster.replica(first).status().is_wounded);
+    cluster.elect();
+    cluster.converge();
+}
+
 /// Number, budget of seeds, and the checker that must find it.
-const CANARIES: [(u8, u64, Checker); 21] = [
+const CANARIES: [(u8, u64, Checker); 22] = [
     (canary::LEADER_COUNTS_UNSYNCED, 1_000, unsynced_leader),
     (canary::FOLLOWER_ACKNOWLEDGES_UNSYNCED, 500, unsynced_follower),
     (canary::VOTE_NOT_PERSISTED, 2_000, double_vote),
@@ -375,6 +422,7 @@ const CANARIES: [(u8, u64, Checker); 21] = [
     (canary::RETRY_APPLIED_TWICE, 50, random),
     (canary::SESSIONS_NOT_IN_SNAPSHOT, 500, random),
     (canary::ELECTION_BY_HALF, 50, random),
+    (canary::MENDED_BEHIND_ANOTHER_TERM, 100, damaged_apart),
     // Nothing is on: no checker may cry for nothing.
     (0, 0, random),
 ];
@@ -406,7 +454,7 @@ fn each_is_caught_within_its_budget() {
             None => missed.push((number, budget)),
         }
     }
-    let checkers: [Checker; 11] = [
+    let checkers: [Checker; 12] = [
         random,
         empty_disk,
         joint,
@@ -418,6 +466,7 @@ fn each_is_caught_within_its_budget() {
         unsynced_leader,
         unsynced_follower,
         deposed_reader,
+        damaged_apart,
     ];
     for checker in checkers {
         (1..=5).for_each(checker);

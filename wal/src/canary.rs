@@ -88,6 +88,8 @@ pub const QUEUE_NOT_HANDED_ON: u8 = 40;
 pub const TURN_FORGOTTEN: u8 = 41;
 /// Every life of a log has the same salt.
 pub const SALT_NOT_DRAWN: u8 = 42;
+/// What is committed is given to mend a log whose entry before the damage was never committed.
+pub const MENDED_BEHIND_ANOTHER_TERM: u8 = 43;
 
 #[cfg(feature = "canary")]
 static ON: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
