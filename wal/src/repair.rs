@@ -59,7 +59,7 @@ struct Form {
 
 impl Wal {
     /// Mends the log with `records`, which belong at the positions from `first` on. They must cover each
-    /// [`Damage`](crate::Damage) that they touch; those that are not damaged are left. If they reach into
+    /// [`Damage`](crate::Damage) that they touch and all others in its segment; those that are not damaged are left. If they reach into
     /// the segment that is being written, the next one is begun first.
     ///
     /// # Errors
@@ -307,6 +307,7 @@ fn plan(
     let mut walk = Walk::new(header);
     let mut pieces = Vec::new();
     let mut is_damaged = false;
+    let mut left = None;
     let mut chain = header.chain;
     let Form { mut compress, mut encrypt } = form;
     while let Some(step) = walk.step(segment, header, end, &mut window) {
@@ -322,7 +323,14 @@ fn plan(
                 if first < offer.first || behind > offer.end() {
                     let lsn = if first < offer.first { first.0 } else { behind.0 - 1 };
                     let last = offer.end().0.saturating_sub(1);
-                    return Err(Error::OutOfRange { lsn, first: offer.first.0, last });
+                    let error = Error::OutOfRange { lsn, first: offer.first.0, last };
+                    if first < offer.end() && behind > offer.first {
+                        return Err(error);
+                    }
+                    // None of it is offered: it stays, unless its segment is to be written anew.
+                    left = left.or(Some(error));
+                    chain = walk.chain;
+                    continue;
                 }
                 let encrypt = gap.group.map_or(encrypt, |group| group.is_encrypted());
                 if first < behind && encrypt && !form.encrypt {
@@ -342,7 +350,11 @@ fn plan(
         }
         chain = walk.chain;
     }
-    Ok(is_damaged.then_some(pieces))
+    match (is_damaged, left) {
+        (true, Some(error)) => Err(error),
+        (true, None) => Ok(Some(pieces)),
+        (false, _) => Ok(None),
+    }
 }
 
 /// What was encrypted is not put back for everybody to read.
