@@ -254,18 +254,7 @@ impl Replica {
                     Some(Mending { entries: Vec::new(), asked, refused, ..mending });
                 return self.ask(output);
             }
-            // The segment that follows is damaged too: they are mended together.
-            Err(strandline_wal::Error::OutOfRange { .. }) => {
-                let wal = self.db().log();
-                let beyond = wal.segment_end(Lsn(mending.end));
-                let end = beyond.map_or(mending.end, |end| end.0);
-                let hits = |damage: &Damage| (mending.end..end).contains(&damage.first.0);
-                if wal.damages().iter().any(hits) {
-                    self.mend.current = Some(Mending { end, ..mending });
-                    return self.ask(output);
-                }
-                self.mend.out_of_reach = mending.first;
-            }
+            Err(strandline_wal::Error::OutOfRange { .. }) => self.mend.out_of_reach = mending.first,
             Err(error) if error.is_full() => {}
             Err(error) => return Err(error.into()),
         }

@@ -25,12 +25,17 @@
 //!
 //! In doubt a replica asks: [`Body::Probe`]. A leader that is asked also forgets what it believed of the
 //! replica's log beyond its end.
+//!
+//! **A leader in vain.** If so many are in doubt of everything that the others are no quorum, nobody can tell what
+//! they have promised, and nothing is acknowledged. The leader, whom they hear all the same, gives the lead up when
+//! that has lasted and it hears all voters: then one is elected by all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_engine::Index;
 use strandline_wal::canary;
 
+use crate::consensus::Progress;
 use crate::hard_state::HardState;
 use crate::message::{Body, Message, VoteKind};
 use crate::{Doubt, Membership, Output, Replica, ReplicaId, Result, Role, Term};
@@ -53,7 +58,19 @@ pub(crate) struct Rejoin {
     /// The term in which all voters elected this leader.
     unanimous: Option<Term>,
     ticks: u64,
+    vain: Vain,
 }
+
+/// How long a leader has made no headway, and who has asked it since.
+#[derive(Debug, Default)]
+struct Vain {
+    committed: Index,
+    ticks: u64,
+    in_doubt: BTreeSet<ReplicaId>,
+}
+
+/// After so many election times in vain a leader gives up.
+const VAIN_ELECTIONS: u64 = 5;
 
 /// What a probe's answer says.
 #[derive(Clone, Debug)]
@@ -88,6 +105,10 @@ impl Replica {
 
     /// Asks everybody, now and then, as long as there is doubt.
     pub(crate) fn rejoin_tick(&mut self, output: &mut Output) {
+        if self.leads_in_vain() {
+            self.lease.give_up(self.consensus.term());
+            self.consensus.step_down();
+        }
         if self.doubt() == Doubt::Nothing {
             return;
         }
@@ -109,6 +130,27 @@ impl Replica {
         self.rejoin.ticks += 1;
     }
 
+    /// Whether this leader has long been in vain, and all could elect one.
+    fn leads_in_vain(&mut self) -> bool {
+        let committed = self.consensus.committed();
+        let waits = self.consensus.is_leader() && committed.0 < self.consensus.log().last();
+        if !waits || committed != self.rejoin.vain.committed {
+            self.rejoin.vain = Vain { committed, ..Vain::default() };
+            return false;
+        }
+        self.rejoin.vain.ticks += 1;
+        let patience = VAIN_ELECTIONS * u64::from(self.options.election_ticks);
+        if self.rejoin.vain.ticks <= patience || self.stalled.is_some() {
+            return false;
+        }
+        let in_doubt = &self.rejoin.vain.in_doubt;
+        let mut voters = self.consensus.progress();
+        voters.retain(|peer| peer.votes);
+        let is_heard = |peer: &Progress| peer.id == self.options.id || peer.is_active;
+        let sure = voters.iter().filter(|peer| !in_doubt.contains(&peer.id)).count();
+        2 * sure <= voters.len() && voters.iter().all(is_heard)
+    }
+
     /// Asks one replica.
     pub(crate) fn probe(&self, peer: ReplicaId, output: &mut Output) {
         let last = Index(self.consensus.log().last());
@@ -121,6 +163,7 @@ impl Replica {
         let is_leader = self.consensus.is_leader();
         if is_leader {
             self.consensus.forget_beyond(from, last.0);
+            self.rejoin.vain.in_doubt.insert(from);
         }
         let term = self.consensus.term();
         let body = Body::ProbeAnswer {

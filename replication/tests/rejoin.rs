@@ -115,3 +115,30 @@ fn a_log_that_lost_its_end_is_filled_again() {
     acknowledged(&mut cluster, leader, b"after");
     cluster.converge();
 }
+
+/// The leader was elected by two; then both others lose their disks. Nobody can vouch for what they have promised, so
+/// they acknowledge nothing, and hear the leader all the same: it led in vain for ever. It has itself elected by
+/// all. Found by the cluster simulator, profile `damage`, seed 31065959.
+#[test]
+fn who_leads_in_vain_is_elected_by_all() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(3, seed);
+        let first = cluster.elect();
+        acknowledged(&mut cluster, first, b"early");
+        cluster.converge();
+        cluster.crash(first, true);
+        cluster.until("another leader", |cluster| cluster.leader().is_some());
+        let leader = cluster.leader().unwrap();
+        acknowledged(&mut cluster, leader, b"precious");
+        for id in (1..=3).filter(|id| *id != leader) {
+            replace_disk(&mut cluster, id);
+        }
+        acknowledged(&mut cluster, leader, b"in vain");
+        cluster.converge();
+        cluster.rounds(20);
+        for id in 1..=3 {
+            assert_eq!(cluster.replica(id).hard_state().doubt, Doubt::Nothing, "replica {id}");
+        }
+        assert!(cluster.history.values().any(|(_, command)| command == b"precious"));
+    }
+}
