@@ -215,8 +215,9 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) -> u8 {
             PROBE_ANSWER
         }
         Body::Snapshot(body) => encode_snapshot(body, out),
-        Body::RepairRequest { first, end, before_term, end_term } => {
+        Body::RepairRequest { first, end, before_term, end_term, is_tail } => {
             put_words(out, &[first.0, end.0, before_term.0, end_term.0]);
+            out.push(u8::from(*is_tail));
             REPAIR_REQUEST
         }
         Body::Repair { first, entries, is_leader, is_trimmed } => {
@@ -322,6 +323,7 @@ fn decode_body(kind: u8, fields: &mut Fields<'_>) -> Result<Body> {
             end: fields.index()?,
             before_term: fields.term()?,
             end_term: fields.term()?,
+            is_tail: fields.bool()?,
         },
         SNAPSHOT_WANTED => Body::Snapshot(SnapshotBody::Wanted { index: fields.index()? }),
         REPAIR => {

@@ -49,6 +49,7 @@ fn bodies() -> Vec<Body> {
             end: Index(9),
             before_term: Term(1),
             end_term: Term(2),
+            is_tail: true,
         },
         Body::Repair {
             first: Index(4),

@@ -54,6 +54,7 @@ mod open;
 mod options;
 mod proposal;
 mod read;
+mod refill;
 mod rejoin;
 mod replace;
 mod replica;

@@ -69,9 +69,16 @@ struct Mending {
     refused: BTreeSet<ReplicaId>,
     /// A leader that has answered, and in which term.
     leader: Option<(ReplicaId, Term)>,
+    /// Whether nothing is damaged, and the log ends before the first.
+    is_tail: bool,
 }
 
 impl Mending {
+    fn new((first, end): (u64, u64), is_tail: bool) -> Self {
+        let (asked, refused, leader) = (None, BTreeSet::new(), None);
+        Self { first, end, entries: Vec::new(), asked, refused, leader, is_tail }
+    }
+
     fn next(&self) -> u64 {
         self.first + u64::try_from(self.entries.len()).expect("they are in memory")
     }
@@ -123,14 +130,9 @@ impl Replica {
             };
             let counts = |(first, end): &(u64, u64)| first < end && *first != later;
             let found = wal.damages().into_iter().map(range).find(counts);
-            self.mend.current = found.map(|(first, end)| Mending {
-                first,
-                end,
-                entries: Vec::new(),
-                asked: None,
-                refused: BTreeSet::new(),
-                leader: None,
-            });
+            let damaged = found.map(|range| Mending::new(range, false));
+            let missing = || self.missing_tail().map(|range| Mending::new(range, true));
+            self.mend.current = damaged.or_else(missing);
         }
         self.ask(output)
     }
@@ -172,25 +174,24 @@ impl Replica {
         let before_term = Term(before_term.unwrap_or(0));
         let end_term = Term(log.read_term(end).unwrap_or(0));
         let (first, end) = (Index(first), Index(end));
-        let body = Body::RepairRequest { first, end, before_term, end_term };
+        let is_tail = mending.is_tail;
+        let body = Body::RepairRequest { first, end, before_term, end_term, is_tail };
         self.post(peer, Message { term: self.consensus.term(), body }, output);
         Ok(())
     }
 
-    /// A peer asks for entries; those before the first and at `end` have these terms in its log.
-    pub(crate) fn repair_asked(
-        &self,
-        from: ReplicaId,
-        (first, end): (Index, Index),
-        (before_term, end_term): (Term, Term),
-        output: &mut Output,
-    ) {
+    /// A peer asks for entries.
+    pub(crate) fn repair_asked(&self, from: ReplicaId, request: &Body, output: &mut Output) {
+        let Body::RepairRequest { first, end, before_term, end_term, is_tail } = *request else {
+            return;
+        };
         let log = self.consensus.log();
         let agrees = end_term.0 > 0 && log.read_term(end.0) == Some(end_term.0);
         let follows = log.term(first.0.saturating_sub(1)) == Some(before_term.0)
             || canary::is_on(canary::MENDED_BEHIND_ANOTHER_TERM);
         let end = match end_term {
             _ if agrees => end,
+            Term(0) if follows && is_tail => end,
             Term(0) if follows => end.min(Index(self.db().applied().0 + 1)),
             _ => first,
         };
@@ -238,6 +239,9 @@ impl Replica {
             return self.ask(output);
         }
         let mending = self.mend.current.take().expect("it was there just above");
+        if mending.is_tail {
+            return self.refill(mending.first, mending.entries);
+        }
         let record = |payload| Record { kind: Kind::ENTRY, payload };
         let records: Vec<Record<'_>> = mending.entries.iter().map(|entry| record(entry)).collect();
         match self.db().log().repair(Lsn(mending.first), &records) {
@@ -297,18 +301,27 @@ impl Replica {
     }
 
     fn heal(&mut self) -> Result<()> {
+        if self.take_up()? {
+            self.mend.is_wounded = false;
+        }
+        Ok(())
+    }
+
+    /// Takes the consensus up anew, with the log as it stands and the same promises, as when the replica is opened;
+    /// `false` if the log is damaged.
+    pub(crate) fn take_up(&mut self) -> Result<bool> {
         let (terms, membership) = {
             let shared = self.shared.lock();
             (shared.terms.clone(), shared.membership.clone())
         };
         let log = Log::open(self.db().clone(), terms, self.options.db.background)?;
-        if log.has_holes() {
-            return Ok(());
-        }
+        let is_whole = !log.has_holes();
         let state = self.hard.get();
         self.consensus =
             Consensus::open(&self.options, log, (state.term, state.vote), &membership)?;
-        self.mend.is_wounded = false;
-        Ok(())
+        (self.stalled, self.committed) = (None, self.consensus.committed());
+        self.unpersisted.clear();
+        self.lease.members_changed(self.now_us);
+        Ok(is_whole)
     }
 }

@@ -150,6 +150,8 @@ pub enum Body {
         before_term: Term,
         /// The term of the one at `end`; 0 if nothing stands there.
         end_term: Term,
+        /// Whether the log ends before the first, in doubt: what follows need not be committed.
+        is_tail: bool,
     },
     /// Entries for who asked: those that stood there.
     Repair {

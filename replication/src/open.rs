@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::machine::{ReplicatedMachine, Shared};
 use crate::mend::Mend;
 use crate::read::Reads;
+use crate::refill::Refill;
 use crate::rejoin::Rejoin;
 use crate::replace::Replacement;
 use crate::snapshot::receive::Receiver;
@@ -67,6 +68,7 @@ impl Replica {
             mend,
             refusals: Refusals::default(),
             rejoin: Rejoin::new(options.seed, state.openings),
+            refill: Refill::default(),
             replacement,
             sender: Sender::default(),
             receiver: Receiver::new(disk, &group_dir),

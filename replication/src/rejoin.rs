@@ -188,6 +188,7 @@ impl Replica {
             return Ok(());
         }
         let ProbeAnswer { term, is_leader, is_unanimous, .. } = answer;
+        self.refill.heard(answer.last);
         if is_leader && term >= self.consensus.term() {
             // The first answer of this leader: later ones would move the end on for ever.
             let known = self.rejoin.leader_end.is_some_and(|(known, _)| known == term);

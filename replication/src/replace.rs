@@ -24,9 +24,7 @@
 
 use strandline_engine::{Db, Index};
 
-use crate::consensus::Consensus;
 use crate::hard_state::HardStateFile;
-use crate::log::Log;
 use crate::machine::Shared;
 use crate::mend::Mend;
 use crate::message::SnapshotBody;
@@ -217,22 +215,12 @@ impl Replica {
         }
         let Some((from, id, adoption)) = self.receiver.take_complete() else { return Ok(()) };
         self.db().install_under_log(&adoption)?;
-        let (terms, membership) = {
-            let mut shared = self.shared.lock();
-            // The consensus learns of the members as they are now.
-            shared.applied_changes.clear();
-            (shared.terms.clone(), shared.membership.clone())
-        };
-        let log = Log::open(self.db().clone(), terms, self.options.db.background)?;
-        if log.has_holes() {
+        // The consensus learns of the members as they are now.
+        self.shared.lock().applied_changes.clear();
+        let is_wounded = !self.take_up()?;
+        if is_wounded {
             self.mend = Mend::new(true);
         }
-        let state = self.hard.get();
-        self.consensus =
-            Consensus::open(&self.options, log, (state.term, state.vote), &membership)?;
-        (self.stalled, self.committed) = (None, self.consensus.committed());
-        self.unpersisted.clear();
-        self.lease.members_changed(self.now_us);
         self.watermarks.restored(index, self.consensus.log(), output);
         self.receiver.clear()?;
         self.replacement.done();

@@ -26,6 +26,7 @@ use crate::machine::Shared;
 use crate::mend::Mend;
 use crate::message::{Body, Message};
 use crate::read::Reads;
+use crate::refill::Refill;
 use crate::rejoin::{ProbeAnswer, Rejoin};
 use crate::replace::Replacement;
 use crate::snapshot::receive::Receiver;
@@ -47,6 +48,7 @@ pub struct Replica {
     pub(crate) mend: Mend,
     pub(crate) refusals: Refusals,
     pub(crate) rejoin: Rejoin,
+    pub(crate) refill: Refill,
     pub(crate) replacement: Replacement,
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
@@ -109,6 +111,7 @@ impl Replica {
             Event::Tick => {
                 self.tick();
                 self.rejoin_tick(output);
+                self.refill_tick()?;
                 self.snapshot_tick(output)?;
                 self.replacement_tick(output)?;
                 self.mend_tick(output)?;
@@ -151,7 +154,8 @@ impl Replica {
         self.lag.tick(&self.consensus, self.options.lag_bytes_max);
         // A replica whose disk does not keep up lets others lead, and must not decide alone.
         let waits = self.consensus.is_alone() && !self.consensus.log().is_idle();
-        if self.stalled.is_some() || waits && !self.consensus.is_leader() {
+        let is_busy = self.stalled.is_some() || self.refill.is_refilled();
+        if is_busy || waits && !self.consensus.is_leader() {
             return;
         }
         let may_stand =
@@ -197,9 +201,8 @@ impl Replica {
             return Ok(Some(error));
         }
         match envelope.message.body {
-            Body::RepairRequest { first, end, before_term, end_term } => {
-                let terms = (before_term, end_term);
-                self.repair_asked(envelope.from, (first, end), terms, output);
+            body @ Body::RepairRequest { .. } => {
+                self.repair_asked(envelope.from, &body, output);
                 return Ok(None);
             }
             Body::Repair { is_leader: true, is_trimmed: true, .. } if self.mend.is_wounded() => {
@@ -215,7 +218,7 @@ impl Replica {
             _ => {}
         }
         // While the log takes nothing, a message is as good as lost.
-        if self.stalled.is_some() || self.receiver.waits_for_log() {
+        if self.stalled.is_some() || self.receiver.waits_for_log() || self.refill.is_refilled() {
             return Ok(None);
         }
         if self.lease_takes(envelope.from, &envelope.message, output) {
@@ -474,7 +477,7 @@ impl Replica {
 }
 
 /// How many entries from the front go together: about `len_max` bytes, at least one.
-fn first_piece(entries: &[Bytes], len_max: u64) -> usize {
+pub(crate) fn first_piece(entries: &[Bytes], len_max: u64) -> usize {
     let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
     let mut len = 0;
     let fits = |entry: &&Bytes| {

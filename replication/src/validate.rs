@@ -127,7 +127,7 @@ fn numbers(body: &Body) -> Vec<u64> {
         Body::VoteAnswer { committed, committed_term, .. } => vec![committed.0, committed_term.0],
         Body::ReadAnswer { index, .. } => vec![index.0],
         Body::Probe { last, .. } | Body::ProbeAnswer { last, .. } => vec![last.0],
-        Body::RepairRequest { first, end, before_term, end_term } => {
+        Body::RepairRequest { first, end, before_term, end_term, .. } => {
             vec![first.0, end.0, before_term.0, end_term.0]
         }
         Body::Repair { first, .. } => vec![first.0],

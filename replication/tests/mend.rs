@@ -223,7 +223,7 @@ fn what_is_committed_is_not_put_beside_what_is_not() {
         cluster.queue.clear();
         let (from, to, group) = (ReplicaId(asker), ReplicaId(leader), 1);
         let (first, end) = (Index(5), Index(7));
-        let body = Body::RepairRequest { first, end, before_term, end_term };
+        let body = Body::RepairRequest { first, end, before_term, end_term, is_tail: false };
         let message = Message { term, body };
         cluster.step(leader, Event::Received(Envelope { from, to, group, message }));
         cluster.queue.drain(..).find_map(|envelope| match envelope.message.body {

@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::Cluster;
-use strandline_replication::{Doubt, Role};
+use std::path::{Path, PathBuf};
+
+use common::{Cluster, DIR, options};
+use strandline_replication::{Doubt, Member, MemberRole, ReplicaId, Role};
 use strandline_wal::disk::SimulatedDisk;
 
 fn acknowledged(cluster: &mut Cluster, id: u64, command: &[u8]) {
@@ -140,5 +142,65 @@ fn who_leads_in_vain_is_elected_by_all() {
             assert_eq!(cluster.replica(id).hard_state().doubt, Doubt::Nothing, "replica {id}");
         }
         assert!(cluster.history.values().any(|(_, command)| command == b"precious"));
+    }
+}
+
+/// Where the last group of a replica's log stands.
+fn last_group(cluster: &Cluster, id: u64) -> (PathBuf, u64) {
+    let disk = &cluster.nodes[&id].disk;
+    let mut last = (0, PathBuf::new(), 0);
+    let log = Path::new(DIR).join("groups/1/log");
+    for file in disk.files().into_iter().filter(|file| file.path.starts_with(&log)) {
+        let content = disk.visible_content(&file.path).unwrap();
+        for offset in (4096..content.len()).step_by(4096) {
+            let group = &content[offset..];
+            let first = u64::from_le_bytes(group[24..32].try_into().unwrap());
+            if group[..4] == *b"SLGR" && group[32] > 0 && first > last.0 {
+                last = (first, file.path.clone(), u64::try_from(offset).unwrap());
+            }
+        }
+    }
+    (last.1, last.2)
+}
+
+/// Both that hold data have lost the end of their logs, which they had acknowledged, and the witness has it. Nobody
+/// was elected, ever: it stands for no election, and votes for none whose log ends before its own. Found by the cluster
+/// simulator, profile `default`, seed 33019488, with a learner in place of the witness.
+#[test]
+fn the_end_that_only_a_witness_has_is_taken_from_it() {
+    for seed in 0..5 {
+        let mut cluster = Cluster::empty(seed);
+        let role = |id| if id == 3 { MemberRole::Witness } else { MemberRole::Voter };
+        let members: Vec<Member> =
+            (1..=3).map(|id| Member { id: ReplicaId(id), role: role(id) }).collect();
+        for id in 1..=3 {
+            let mut options = options(id, &members, seed);
+            options.is_witness = id == 3;
+            cluster.add(options);
+        }
+        let is_settled = |cluster: &Cluster| {
+            let at = |id| cluster.replica(id).status();
+            (1..=3).all(|id| at(id).applied == at(1).last && at(id).doubt == Doubt::Nothing)
+        };
+        let leader = cluster.elect();
+        for at in 0..5 + seed {
+            acknowledged(&mut cluster, leader, &[u8::try_from(at).unwrap(); 100]);
+        }
+        cluster.until("all have it", is_settled);
+        (1..=3).for_each(|id| cluster.crash(id, true));
+        for id in [1, 2] {
+            // What it holds, and the marker behind it.
+            let (path, offset) = last_group(&cluster, id);
+            for offset in [offset + 100, offset + 4096] {
+                cluster.nodes[&id].disk.corrupt(&path, offset, &[0xff; 100]);
+            }
+        }
+        (1..=3).for_each(|id| cluster.open(id).unwrap());
+        for id in [1, 2] {
+            assert_eq!(cluster.replica(id).hard_state().doubt, Doubt::Tail);
+        }
+        cluster.elect();
+        cluster.until("all have it again", is_settled);
+        cluster.check_acknowledged();
     }
 }
