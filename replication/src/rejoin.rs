@@ -28,7 +28,7 @@
 //!
 //! **A leader in vain.** If so many are in doubt of everything that the others are no quorum, nobody can tell what
 //! they have promised, and nothing is acknowledged. The leader, whom they hear all the same, gives the lead up when
-//! that has lasted and it hears all voters: then one is elected by all.
+//! that has lasted and it hears all voters: then one is elected by all. That one leads on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -130,10 +130,12 @@ impl Replica {
         self.rejoin.ticks += 1;
     }
 
-    /// Whether this leader has long been in vain, and all could elect one.
+    /// Whether this leader, whom not all have elected, has long been in vain, and all could elect one.
     fn leads_in_vain(&mut self) -> bool {
         let committed = self.consensus.committed();
-        let waits = self.consensus.is_leader() && committed.0 < self.consensus.log().last();
+        let waits = self.consensus.is_leader()
+            && self.rejoin.unanimous != Some(self.consensus.term())
+            && committed.0 < self.consensus.log().last();
         if !waits || committed != self.rejoin.vain.committed {
             self.rejoin.vain = Vain { committed, ..Vain::default() };
             return false;

@@ -5,9 +5,10 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Cluster, DIR, options};
-use strandline_replication::{Doubt, Member, MemberRole, ReplicaId, Role};
+use common::{Cluster, DIR, options, voters};
+use strandline_replication::{Doubt, Member, MemberRole, Options, ReplicaId, Role};
 use strandline_wal::disk::SimulatedDisk;
+use strandline_wal::disk::simulated::Random;
 
 fn acknowledged(cluster: &mut Cluster, id: u64, command: &[u8]) {
     let token = cluster.propose(id, &[command]);
@@ -143,6 +144,41 @@ fn who_leads_in_vain_is_elected_by_all() {
         }
         assert!(cluster.history.values().any(|(_, command)| command == b"precious"));
     }
+}
+
+/// Both others lose their disks, and filling them takes long. Elected by all, the leader does not give up again.
+#[test]
+fn who_was_elected_by_all_leads_on_while_it_fills_the_others() {
+    let mut cluster = Cluster::empty(3);
+    for id in 1..=3 {
+        let mut options = options(id, &voters(&[1, 2, 3]), 3);
+        // A table is a part, and one part goes at each tick.
+        options.db.engine.table_size = 1 << 10;
+        let slow = Options { retention_bytes_max: 1, snapshot_bytes_per_tick: 1, ..options };
+        cluster.add(slow);
+    }
+    let first = cluster.elect();
+    cluster.crash(first, true);
+    cluster.until("another leader", |cluster| cluster.leader().is_some());
+    let leader = cluster.leader().unwrap();
+    while cluster.replica(leader).status().first.0 < 200 {
+        // Nothing that could be compressed.
+        let mut value = [0; 1000];
+        Random::new(cluster.token).fill(&mut value);
+        acknowledged(&mut cluster, leader, &value);
+    }
+    for id in (1..=3).filter(|id| *id != leader) {
+        replace_disk(&mut cluster, id);
+    }
+    cluster.propose(leader, &[b"in vain"]);
+    cluster.rounds(100);
+    let before = cluster.replica(leader).status();
+    assert!(before.role == Role::Leader && before.committed < before.last, "{before:?}");
+    cluster.rounds(100);
+    let status = cluster.replica(leader).status();
+    assert!(status.role == Role::Leader && status.committed < status.last, "{status:?}");
+    assert_eq!(status.term, before.term);
+    cluster.converge();
 }
 
 /// Where the last group of a replica's log stands.
