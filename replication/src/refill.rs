@@ -9,13 +9,15 @@
 //! What comes is what leaders have sent to the peer. It follows the same entry there as here, so with it this log is the
 //! peer's, as if those messages had come here, too (log matching, Raft §5.3). Nothing is acknowledged by
 //! that, and the doubt remains. The consensus knows nothing of it: it is taken up anew, as when the replica is
-//! opened, and what comes for it meanwhile is as good as lost.
+//! opened, and what comes for it meanwhile is as good as lost. Damage that is found then wounds the replica, as when
+//! it is opened.
 
 use bytes::Bytes;
 use strandline_engine::{Entry, Index};
 
 use crate::hard_state::HardState;
 use crate::log::Appended;
+use crate::mend::Mend;
 use crate::replica::first_piece;
 use crate::{Doubt, Replica, ReplicaId, Result, Term};
 
@@ -61,7 +63,11 @@ impl Replica {
             self.hard.save(HardState { term: last, vote: ReplicaId(0), ..state })?;
         }
         self.refill = Refill::default();
-        self.take_up().map(|_| ())
+        // What was read when the replica was opened may have been damaged since.
+        if !self.take_up()? {
+            self.mend = Mend::new(true);
+        }
+        Ok(())
     }
 
     /// The entries to ask for, from the first to before the end; none unless nobody has led for long.
