@@ -243,6 +243,11 @@ impl Consensus {
         self.node.raft.promotable()
     }
 
+    /// Whether these decide, in each half of a joint membership.
+    pub(crate) fn is_quorum(&self, ids: impl Iterator<Item = ReplicaId>) -> bool {
+        self.node.raft.prs().has_quorum(&ids.map(|id| id.0).collect())
+    }
+
     /// Whether this replica alone decides.
     pub(crate) fn is_alone(&self) -> bool {
         let voters = self.node.raft.prs().conf().voters();

@@ -289,39 +289,32 @@ impl Replica {
         }
         self.mend.current = None;
         self.db().reset_log(Index(self.db().flushed().0 + 1))?;
-        self.heal()
+        self.take_up()
     }
 
     /// Takes up the log anew when nothing is missing from it any more.
     fn heal_if_whole(&mut self) -> Result<()> {
         match self.mend.is_wounded && self.db().log().damages().is_empty() {
-            true => self.heal(),
+            true => self.take_up(),
             false => Ok(()),
         }
     }
 
-    fn heal(&mut self) -> Result<()> {
-        if self.take_up()? {
-            self.mend.is_wounded = false;
-        }
-        Ok(())
-    }
-
-    /// Takes the consensus up anew, with the log as it stands and the same promises, as when the replica is opened;
-    /// `false` if the log is damaged.
-    pub(crate) fn take_up(&mut self) -> Result<bool> {
+    /// Takes the consensus up anew, with the log as it stands and the same promises, as when the replica is opened:
+    /// if damage is found it is wounded.
+    pub(crate) fn take_up(&mut self) -> Result<()> {
         let (terms, membership) = {
             let shared = self.shared.lock();
             (shared.terms.clone(), shared.membership.clone())
         };
         let log = Log::open(self.db().clone(), terms, self.options.db.background)?;
-        let is_whole = !log.has_holes();
+        self.mend.is_wounded = log.has_holes();
         let state = self.hard.get();
         self.consensus =
             Consensus::open(&self.options, log, (state.term, state.vote), &membership)?;
         (self.stalled, self.committed) = (None, self.consensus.committed());
         self.unpersisted.clear();
         self.lease.members_changed(self.now_us);
-        Ok(is_whole)
+        Ok(())
     }
 }

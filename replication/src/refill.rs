@@ -17,7 +17,6 @@ use strandline_engine::{Entry, Index};
 
 use crate::hard_state::HardState;
 use crate::log::Appended;
-use crate::mend::Mend;
 use crate::replica::first_piece;
 use crate::{Doubt, Replica, ReplicaId, Result, Term};
 
@@ -64,10 +63,7 @@ impl Replica {
         }
         self.refill = Refill::default();
         // What was read when the replica was opened may have been damaged since.
-        if !self.take_up()? {
-            self.mend = Mend::new(true);
-        }
-        Ok(())
+        self.take_up()
     }
 
     /// The entries to ask for, from the first to before the end; none unless nobody has led for long.

@@ -146,11 +146,12 @@ impl Replica {
             return false;
         }
         let in_doubt = &self.rejoin.vain.in_doubt;
-        let mut voters = self.consensus.progress();
-        voters.retain(|peer| peer.votes);
+        let voters = self.consensus.progress().into_iter().filter(|peer| peer.votes);
+        let (sure, unsure): (Vec<Progress>, Vec<Progress>) =
+            voters.partition(|peer| !in_doubt.contains(&peer.id));
         let is_heard = |peer: &Progress| peer.id == self.options.id || peer.is_active;
-        let sure = voters.iter().filter(|peer| !in_doubt.contains(&peer.id)).count();
-        2 * sure <= voters.len() && voters.iter().all(is_heard)
+        !self.consensus.is_quorum(sure.iter().map(|peer| peer.id))
+            && sure.iter().chain(&unsure).all(is_heard)
     }
 
     /// Asks one replica.

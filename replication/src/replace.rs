@@ -26,7 +26,6 @@ use strandline_engine::{Db, Index};
 
 use crate::hard_state::HardStateFile;
 use crate::machine::Shared;
-use crate::mend::Mend;
 use crate::message::SnapshotBody;
 use crate::snapshot::Point;
 use crate::{
@@ -217,10 +216,7 @@ impl Replica {
         self.db().install_under_log(&adoption)?;
         // The consensus learns of the members as they are now.
         self.shared.lock().applied_changes.clear();
-        let is_wounded = !self.take_up()?;
-        if is_wounded {
-            self.mend = Mend::new(true);
-        }
+        self.take_up()?;
         self.watermarks.restored(index, self.consensus.log(), output);
         self.receiver.clear()?;
         self.replacement.done();
