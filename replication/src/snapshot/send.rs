@@ -203,6 +203,15 @@ impl Replica {
         }
     }
 
+    /// A part of a checkpoint cannot be read. If it is one of the state, that counts as damaged from now on, and another
+    /// is going to lead. If it is only kept for the checkpoint, a newer one does without it.
+    fn give_up_unreadable(&mut self, peer: ReplicaId, output: &mut Output) {
+        if let Some(sending) = self.sender.sending.remove(&peer) {
+            self.say(peer, SnapshotBody::Gone { id: sending.id }, output);
+            self.consensus.report_snapshot(peer, false);
+        }
+    }
+
     pub(crate) fn sending_tick(&mut self, output: &mut Output) {
         self.sender.budget = u64::from(self.options.snapshot_bytes_per_tick);
         let again = 2 * u64::from(self.options.heartbeat_ticks);
@@ -236,10 +245,15 @@ impl Replica {
                 is_idle = false;
                 let place = usize::try_from(file).unwrap_or(usize::MAX);
                 let wanted = usize::try_from(len.min(CHUNK_LEN_MAX)).expect("a chunk is small");
-                // What cannot be read is noted where damage is: another is going to lead.
                 let read = sending.checkpoint.read(place, offset, wanted);
-                let Ok(Some(bytes)) = read else { continue };
-                let bytes = Bytes::copy_from_slice(bytes);
+                let bytes = match read.map(|found| found.map(Bytes::copy_from_slice)) {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) => continue,
+                    Err(_) => {
+                        self.give_up_unreadable(peer, output);
+                        continue;
+                    }
+                };
                 sending.reach(file, offset + u64::from(len));
                 self.sender.budget = self.sender.budget.saturating_sub(u64::from(len));
                 let id = sending.id;
