@@ -10,7 +10,7 @@ use crate::footer::Footer;
 use crate::frame::{
     BLOCK_LEN, FLAG_CLOSED, GROUP_HEADER_LEN, GroupHeader, GroupRefusal, u32_at, u64_at,
 };
-use crate::recovery::{read_loose_group, scan};
+use crate::scan::{read_loose_group, scan};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::window::Window;
 

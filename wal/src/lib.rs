@@ -75,6 +75,7 @@ mod recovery;
 mod repair;
 mod retention;
 mod salvage;
+mod scan;
 mod scrub;
 mod segment;
 mod space;

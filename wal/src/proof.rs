@@ -34,7 +34,7 @@ use crate::core::InUse;
 use crate::disk::{Buffer, Disk, DurableWrite, WriteQueue, write_all, write_now};
 use crate::frame::BLOCK_LEN;
 use crate::group::{Pending, Place};
-use crate::recovery::Scan;
+use crate::scan::Scan;
 use crate::segment::{Segment, SegmentHeader};
 use crate::{Error, Lsn, Result};
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::encoding::{PREAMBLE_LEN, Preamble};
 use crate::envelope::Envelope;
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader, GroupRefusal};
-use crate::recovery::{read_group, read_loose_group};
+use crate::scan::{read_group, read_loose_group};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader};
 use crate::window::Window;
 use crate::{Error, Lsn};

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Examination;
 use crate::disk::{ALIGNMENT_MAX, Disk};
 use crate::frame::{BLOCK_LEN, GROUP_HEADER_LEN, GroupHeader};
-use crate::recovery::{read_group, scan};
+use crate::scan::{read_group, scan};
 use crate::segment::{GROUPS_START, Segment, SegmentHeader, SegmentId};
 use crate::walk::Walk;
 use crate::window::Window;
