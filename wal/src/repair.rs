@@ -59,8 +59,8 @@ struct Form {
 
 impl Wal {
     /// Mends the log with `records`, which belong at the positions from `first` on. They must cover each
-    /// [`Damage`](crate::Damage) that they touch and all others in its segment; those that are not damaged are left. If they reach into
-    /// the segment that is being written, the next one is begun first.
+    /// [`Damage`](crate::Damage) that they touch and all others in its segment; those that are not damaged are
+    /// left. If they reach into the segment that is being written, the next one is begun first.
     ///
     /// # Errors
     ///
