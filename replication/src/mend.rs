@@ -51,9 +51,9 @@ pub(crate) struct Mend {
     current: Option<Mending>,
     /// Records that were put back.
     mended: u64,
-    /// Where damage begins in the segment that is still written to, if there is some; 0 if not. It is
-    /// mended after the next opening.
-    out_of_reach: u64,
+    /// Where damage begins that what was given did not cover: there is more in its segment, which nobody has found
+    /// yet, or that is written to and cannot be ended. It waits until the log has been looked through; 0 if none.
+    waiting: u64,
 }
 
 /// A damaged range.
@@ -111,12 +111,15 @@ impl Replica {
         if self.mend.credit >= STEP_LEN {
             let scrub = wal.scrub(self.mend.credit)?;
             self.mend.credit = 0;
+            if scrub.finished {
+                self.mend.waiting = 0;
+            }
             if hurries && scrub.damages.is_empty() && !scrub.finished {
                 self.consensus.log().note_failed_read();
             }
         }
         if self.mend.current.is_none() {
-            let later = self.mend.out_of_reach;
+            let waiting = self.mend.waiting;
             // Behind damage nothing of a segment is read, until it is mended.
             let segment_end = |first| wal.segment_end(first).map_or(0, |end| end.0);
             let log = self.consensus.log();
@@ -128,7 +131,7 @@ impl Replica {
                 }
                 (damage.first.0, end)
             };
-            let counts = |(first, end): &(u64, u64)| first < end && *first != later;
+            let counts = |(first, end): &(u64, u64)| first < end && *first != waiting;
             let found = wal.damages().into_iter().map(range).find(counts);
             let damaged = found.map(|range| Mending::new(range, false));
             let missing = || self.missing_tail().map(|range| Mending::new(range, true));
@@ -247,7 +250,7 @@ impl Replica {
         match self.db().log().repair(Lsn(mending.first), &records) {
             Ok(repaired) => {
                 self.mend.mended += repaired.records;
-                self.mend.out_of_reach = 0;
+                self.mend.waiting = 0;
             }
             // Not what was there: somebody else is asked, from the beginning.
             Err(strandline_wal::Error::Mismatch { .. }) => {
@@ -258,7 +261,10 @@ impl Replica {
                     Some(Mending { entries: Vec::new(), asked, refused, ..mending });
                 return self.ask(output);
             }
-            Err(strandline_wal::Error::OutOfRange { .. }) => self.mend.out_of_reach = mending.first,
+            Err(strandline_wal::Error::OutOfRange { .. }) => {
+                self.mend.waiting = mending.first;
+                self.consensus.log().note_failed_read();
+            }
             Err(error) if error.is_full() => {}
             Err(error) => return Err(error.into()),
         }

@@ -78,6 +78,37 @@ fn a_replica_that_opens_with_damage_is_mended_before_it_takes_part() {
     cluster.converge();
 }
 
+/// More of the segment went bad after the damage in it had been found. The records for what was known were refused,
+/// because they did not cover the rest; nobody looked for that, and the replica stayed wounded. Found by the cluster
+/// simulator, profile `damage`, seed 42069287.
+#[test]
+fn damage_that_grows_before_it_is_mended_is_looked_for() {
+    // Right in front of what was found, at the start of the segment, and behind.
+    for beside in [12 << 10..20 << 10, 4 << 10..8 << 10, 48 << 10..56 << 10] {
+        let mut cluster = cluster(2, 0);
+        fill(&mut cluster);
+        cluster.crash(2, true);
+        damage(&cluster, 2, 5);
+        cluster.isolate(2);
+        cluster.open(2).unwrap();
+        assert!(cluster.replica(2).status().is_wounded);
+        // What an opening looks for it has found.
+        for _ in 0..20 {
+            cluster.round();
+        }
+        let path = Path::new(DIR).join("groups/1/log/0000000000000005.segment");
+        for offset in beside.clone().step_by(4096) {
+            cluster.nodes[&2].disk.corrupt(&path, offset, &[0xa5; 300]);
+        }
+        cluster.heal();
+        cluster.until("whole", |cluster| !cluster.replica(2).status().is_wounded);
+        cluster.elect();
+        cluster.converge();
+        cluster.reopen(2, true);
+        assert!(!cluster.replica(2).status().is_wounded, "damaged at {beside:?}, too");
+    }
+}
+
 /// Each replica has what another lacks; together they have everything, and lose none of it.
 #[test]
 fn all_are_damaged_each_elsewhere() {
