@@ -19,6 +19,9 @@ const STOPS_MAX: u32 = 5;
 /// planned failure of the disk may be the reason.
 const REFUSALS_MAX: u32 = 3;
 
+/// How often an opening reads what is stored before it takes it for unreadable.
+const READS: u64 = 2;
+
 impl Simulation {
     /// Starts the next process of a node.
     pub(crate) fn opens(&mut self, id: ReplicaId) -> Verdict {
@@ -32,19 +35,23 @@ impl Simulation {
         let faults = node.disk.counters().faults;
         let must_refuse = node.health.is_wiped && !node.may_create();
         let opened = node.open(&swarm, &members);
-        let has_met_fault = node.disk.counters().faults > faults;
+        let faults = node.disk.counters().faults - faults;
+        let has_met_fault = faults > 0;
         self.tell(|| format!("{id} opens: {:?}", opened.as_ref().map(|_| "up")));
         match opened {
             Ok(()) if must_refuse => {
                 let reason = format!("replica {id} opens an empty disk under its old identity");
                 Err(Violation::new(Checker::Identity, reason))
             }
-            Ok(()) if self.has_lost_its_state(id) => {
+            Ok(()) if faults < READS && self.has_lost_its_state(id) => {
                 let reason =
                     format!("the state of replica {id} is damaged although its disk is sound");
                 Err(Violation::new(Checker::Opening, reason))
             }
             Ok(()) => {
+                if self.has_lost_its_state(id) {
+                    self.node(id).health.is_damaged = true;
+                }
                 let life = self.nodes[&id].life;
                 let tick = self.nodes[&id].clock.span(self.swarm.shape.tick);
                 let first = self.random.below(tick + 1);
