@@ -12,8 +12,10 @@
 //! **Everything becomes tail** when it knows a term that is not below any that it can have promised. That
 //! is the highest of the terms of all other voters, if those among them that are sure have a member in
 //! every quorum that it was in: a candidate that still waits for a vote which it gave before it fell is
-//! a voter and knows its own term, and what was decided in any other is known to the quorum. Or it is
-//! that of a leader whom all voters elected, or for whom it does not vote.
+//! a voter and knows its own term, and what was decided in any other is known to the quorum. Or all have been
+//! heard, and the highest term is that of a leader whom all voters elected: none of them knows a later one. To hear that leader
+//! alone is not enough: all may have elected it, and two of them another one since. Or it is that of a leader for
+//! whom it does not vote.
 //!
 //! **Tail becomes nothing** when its log agrees, durably, with that of a leader up to where the leader's
 //! log ended after this replica had come back. A leader has everything that was committed, and
@@ -190,7 +192,7 @@ impl Replica {
         if nonce != self.rejoin.nonce || self.doubt() == Doubt::Nothing {
             return Ok(());
         }
-        let ProbeAnswer { term, is_leader, is_unanimous, .. } = answer;
+        let ProbeAnswer { term, is_leader, .. } = answer;
         self.refill.heard(answer.last);
         if is_leader && term >= self.consensus.term() {
             // The first answer of this leader: later ones would move the end on for ever.
@@ -200,8 +202,7 @@ impl Replica {
             }
         }
         if self.doubt() == Doubt::Everything {
-            let is_harmless =
-                is_leader && (is_unanimous || !answer.membership.votes(self.options.id));
+            let is_harmless = is_leader && !answer.membership.votes(self.options.id);
             self.rejoin.answers.insert(from, answer);
             let highest = match is_harmless {
                 true => Some(term),
@@ -219,6 +220,7 @@ impl Replica {
     fn promised_at_most(&self) -> Option<Term> {
         let answers = &self.rejoin.answers;
         let newest = answers.values().max_by_key(|answer| (answer.term, answer.is_leader))?;
+        let is_elected_by_all = newest.is_leader && newest.is_unanimous;
         let is_enough = |membership: &Membership| {
             let voters = membership.voters();
             let mut others = voters.iter().chain(&membership.outgoing);
@@ -229,13 +231,16 @@ impl Replica {
                     |id: &&ReplicaId| answers.get(id).is_some_and(|answer| answer.is_sure);
                 voters.iter().filter(is_sure).count() >= voters.len().div_ceil(2)
             };
-            have_all && (is_met(&voters) || membership.is_joint() && is_met(&membership.outgoing))
+            let meets_all =
+                is_met(&voters) || membership.is_joint() && is_met(&membership.outgoing);
+            let believes = is_elected_by_all && canary::is_on(canary::ELECTED_BY_ALL_AND_BELIEVED);
+            have_all && (is_elected_by_all || meets_all) || believes
         };
         // Who lags goes by older members. Who is no member any more may do so for ever.
         let mut counted = answers.iter().filter(|(id, _)| newest.membership.votes(**id));
         let has_enough = is_enough(&newest.membership)
             && counted.all(|(_, answer)| is_enough(&answer.membership));
-        has_enough.then(|| answers.values().map(|answer| answer.term).max()).flatten()
+        has_enough.then_some(newest.term)
     }
 
     /// An acknowledgement is about to go: whether it may.

@@ -293,7 +293,15 @@ fn deposed_reader(seed: u64) {
     cluster.converge();
 }
 
-/// Two of three members are replaced at once, while those who go are cut off from those who come.
+fn change(cluster: &mut Cluster, leader: u64, changes: Vec<MembershipChange>) {
+    cluster.token += 1;
+    let token = cluster.token;
+    cluster.proposed.insert(token, vec![Vec::new()]);
+    cluster.step(leader, Event::ChangeMembership { token, changes });
+}
+
+/// Two of three members are replaced at once by two that have caught up, while those who go are cut off from those who
+/// come.
 fn joint(seed: u64) {
     let mut cluster = Cluster::new(3, seed);
     let leader = cluster.elect();
@@ -302,12 +310,15 @@ fn joint(seed: u64) {
     cluster.add(options(5, &[], seed));
     let gone: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let set = |id| MembershipChange::Set(Member { id: ReplicaId(id), role: MemberRole::Voter });
+    let learns =
+        |id| MembershipChange::Set(Member { id: ReplicaId(id), role: MemberRole::Learner });
+    for id in [4, 5] {
+        change(&mut cluster, leader, vec![learns(id)]);
+        cluster.rounds(30);
+    }
     let mut changes = vec![set(4), set(5)];
     changes.extend(gone.iter().map(|id| MembershipChange::Remove(ReplicaId(*id))));
-    cluster.token += 1;
-    let token = cluster.token;
-    cluster.proposed.insert(token, vec![Vec::new()]);
-    cluster.step(leader, Event::ChangeMembership { token, changes });
+    change(&mut cluster, leader, changes);
     for _ in 0..cluster.random.below(8) {
         cluster.deliver();
         cluster.turn_disks();
@@ -400,8 +411,13 @@ fn damaged_apart(seed: u64) {
     cluster.converge();
 }
 
+/// A leader that all had elected meets an empty disk under an old identity, when others have elected another one.
+fn woken_leader(seed: u64) {
+    common::woken::leader_meets_replaced_disk(seed).converge();
+}
+
 /// Number, budget of seeds, and the checker that must find it.
-const CANARIES: [(u8, u64, Checker); 22] = [
+const CANARIES: [(u8, u64, Checker); 23] = [
     (canary::LEADER_COUNTS_UNSYNCED, 1_000, unsynced_leader),
     (canary::FOLLOWER_ACKNOWLEDGES_UNSYNCED, 500, unsynced_follower),
     (canary::VOTE_NOT_PERSISTED, 2_000, double_vote),
@@ -423,6 +439,7 @@ const CANARIES: [(u8, u64, Checker); 22] = [
     (canary::SESSIONS_NOT_IN_SNAPSHOT, 500, random),
     (canary::ELECTION_BY_HALF, 50, random),
     (canary::MENDED_BEHIND_ANOTHER_TERM, 100, damaged_apart),
+    (canary::ELECTED_BY_ALL_AND_BELIEVED, 10, woken_leader),
     // Nothing is on: no checker may cry for nothing.
     (0, 0, random),
 ];
@@ -454,7 +471,7 @@ fn each_is_caught_within_its_budget() {
             None => missed.push((number, budget)),
         }
     }
-    let checkers: [Checker; 12] = [
+    let checkers: [Checker; 13] = [
         random,
         empty_disk,
         joint,
@@ -467,6 +484,7 @@ fn each_is_caught_within_its_budget() {
         unsynced_follower,
         deposed_reader,
         damaged_apart,
+        woken_leader,
     ];
     for checker in checkers {
         (1..=5).for_each(checker);

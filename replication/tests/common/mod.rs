@@ -6,6 +6,7 @@
 
 mod recorder;
 pub mod rotting;
+pub mod woken;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
@@ -54,6 +55,8 @@ pub struct Cluster {
     pub disk_speed: u32,
     /// The node whose clock and disk are slow; 0 for none.
     pub slow: u64,
+    /// The node whose clock stands still; 0 for none.
+    pub paused: u64,
     /// The node whose durable writes do not end; 0 for none.
     pub hangs: u64,
     pub token: u64,
@@ -102,6 +105,7 @@ impl Cluster {
             reordering: 0,
             disk_speed: 1000,
             slow: 0,
+            paused: 0,
             hangs: 0,
             token: 0,
             ticks: 0,
@@ -182,6 +186,15 @@ impl Cluster {
 
     pub fn reopen(&mut self, id: u64, power_cut: bool) {
         self.crash(id, power_cut);
+        self.open(id).unwrap();
+    }
+
+    /// Puts an empty disk under a node.
+    pub fn replace_disk(&mut self, id: u64) {
+        self.crash(id, true);
+        let node = self.node(id);
+        node.disk = SimulatedDisk::new(id + 1000);
+        node.options.seed += 1;
         self.open(id).unwrap();
     }
 
@@ -400,7 +413,11 @@ impl Cluster {
     pub fn round(&mut self) {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
-            let chance = if self.slow == id { 300 } else { 1000 };
+            let chance = match id {
+                _ if id == self.paused => 0,
+                _ if id == self.slow => 300,
+                _ => 1000,
+            };
             if self.random.chance(chance) {
                 self.step(id, Event::Tick);
             }
