@@ -15,7 +15,8 @@
 //! a voter and knows its own term, and what was decided in any other is known to the quorum. Or all have been
 //! heard, and the highest term is that of a leader whom all voters elected: none of them knows a later one. To hear that leader
 //! alone is not enough: all may have elected it, and two of them another one since. Or it is that of a leader for
-//! whom it does not vote.
+//! whom it does not vote, if a majority of those who do was heard and none of them knows a later term: so no later
+//! leader has made it a voter.
 //!
 //! **Tail becomes nothing** when its log agrees, durably, with that of a leader up to where the leader's
 //! log ended after this replica had come back. A leader has everything that was committed, and
@@ -202,13 +203,8 @@ impl Replica {
             }
         }
         if self.doubt() == Doubt::Everything {
-            let is_harmless = is_leader && !answer.membership.votes(self.options.id);
             self.rejoin.answers.insert(from, answer);
-            let highest = match is_harmless {
-                true => Some(term),
-                false => self.promised_at_most(),
-            };
-            if let Some(term) = highest {
+            if let Some(term) = self.promised_at_most() {
                 self.consensus.adopt(term);
                 self.set_doubt(Doubt::Tail)?;
             }
@@ -220,21 +216,26 @@ impl Replica {
     fn promised_at_most(&self) -> Option<Term> {
         let answers = &self.rejoin.answers;
         let newest = answers.values().max_by_key(|answer| (answer.term, answer.is_leader))?;
+        let is_sure = |id: &&ReplicaId| answers.get(id).is_some_and(|answer| answer.is_sure);
+        let count_sure = |voters: &[ReplicaId]| voters.iter().filter(is_sure).count();
+        let believes = newest.is_leader && canary::is_on(canary::LEADER_BELIEVED_ALONE);
+        if newest.is_leader && !newest.membership.votes(self.options.id) {
+            let is_majority = |voters: &[ReplicaId]| count_sure(voters) > voters.len() / 2;
+            let Membership { outgoing, .. } = &newest.membership;
+            let is_current = is_majority(&newest.membership.voters())
+                && (outgoing.is_empty() || is_majority(outgoing));
+            return (is_current || believes).then_some(newest.term);
+        }
         let is_elected_by_all = newest.is_leader && newest.is_unanimous;
         let is_enough = |membership: &Membership| {
             let voters = membership.voters();
             let mut others = voters.iter().chain(&membership.outgoing);
             let have_all = others.all(|id| *id == self.options.id || answers.contains_key(id));
             // A quorum has a majority of each of them: to meet one of the two is enough.
-            let is_met = |voters: &[ReplicaId]| {
-                let is_sure =
-                    |id: &&ReplicaId| answers.get(id).is_some_and(|answer| answer.is_sure);
-                voters.iter().filter(is_sure).count() >= voters.len().div_ceil(2)
-            };
+            let is_met = |voters: &[ReplicaId]| count_sure(voters) >= voters.len().div_ceil(2);
             let meets_all =
                 is_met(&voters) || membership.is_joint() && is_met(&membership.outgoing);
-            let believes = is_elected_by_all && canary::is_on(canary::ELECTED_BY_ALL_AND_BELIEVED);
-            have_all && (is_elected_by_all || meets_all) || believes
+            have_all && (is_elected_by_all || meets_all) || is_elected_by_all && believes
         };
         // Who lags goes by older members. Who is no member any more may do so for ever.
         let mut counted = answers.iter().filter(|(id, _)| newest.membership.votes(**id));

@@ -439,7 +439,7 @@ const CANARIES: [(u8, u64, Checker); 23] = [
     (canary::SESSIONS_NOT_IN_SNAPSHOT, 500, random),
     (canary::ELECTION_BY_HALF, 50, random),
     (canary::MENDED_BEHIND_ANOTHER_TERM, 100, damaged_apart),
-    (canary::ELECTED_BY_ALL_AND_BELIEVED, 10, woken_leader),
+    (canary::LEADER_BELIEVED_ALONE, 10, woken_leader),
     // Nothing is on: no checker may cry for nothing.
     (0, 0, random),
 ];

@@ -6,8 +6,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Cluster, DIR, options, voters};
-use strandline_replication::{Doubt, Member, MemberRole, Options, ReplicaId, Role};
-use strandline_wal::disk::SimulatedDisk;
+use strandline_replication::{
+    Doubt, Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Role,
+};
 use strandline_wal::disk::simulated::Random;
 
 fn acknowledged(cluster: &mut Cluster, id: u64, command: &[u8]) {
@@ -66,6 +67,70 @@ fn who_was_elected_by_all_before_the_disk_was_replaced_proves_nothing() {
         cluster.converge();
         assert!(cluster.history.values().any(|(_, command)| command == common::woken::PRECIOUS));
     }
+}
+
+/// A leader is paused; the others put a learner in its place, and acknowledge an entry with that one's help. It loses its
+/// disk, and meets the leader that wakes, for whom it is a learner: what it is told there says nothing of what it has
+/// promised as a voter.
+#[test]
+fn a_leader_of_long_ago_does_not_know_who_votes() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(3, seed);
+        let first = cluster.elect();
+        cluster.rounds(20);
+        cluster.add(options(4, &[], seed));
+        let set = |id, role| MembershipChange::Set(Member { id: ReplicaId(id), role });
+        change(&mut cluster, first, vec![set(4, MemberRole::Learner)]);
+        cluster.until("the learner is sure", |cluster| {
+            cluster.replica(4).hard_state().doubt == Doubt::Nothing
+        });
+        cluster.converge();
+        cluster.isolate(first);
+        cluster.paused = first;
+        cluster.until("another leader", |cluster| cluster.leader() != Some(first));
+        let second = cluster.leader().unwrap();
+        let third = (1..=3).find(|id| ![first, second].contains(id)).unwrap();
+        let remove = MembershipChange::Remove(ReplicaId(first));
+        change(&mut cluster, second, vec![set(4, MemberRole::Voter), remove]);
+        let is_voter = |cluster: &Cluster, id| {
+            let membership = cluster.replica(id).status().membership;
+            membership.outgoing.is_empty() && membership.voters().contains(&ReplicaId(4))
+        };
+        cluster.until("it votes", |cluster| {
+            [second, third, 4].iter().all(|id| is_voter(cluster, *id))
+        });
+        cluster.isolate(third);
+        acknowledged(&mut cluster, second, b"precious");
+        cluster.crash(second, true);
+        cluster.queue.clear();
+        cluster.replace_disk(4);
+        // The first and the fourth hear each other.
+        cluster.heal();
+        cluster.isolate(third);
+        cluster.propose(first, &[b"long ago"]);
+        for _ in 0..6 {
+            cluster.step(first, Event::Tick);
+            cluster.rounds(4);
+        }
+        // The third and the fourth.
+        cluster.heal();
+        cluster.isolate(first);
+        cluster.rounds(200);
+        cluster.open(second).unwrap();
+        cluster.rounds(200);
+        cluster.check_acknowledged();
+        assert!(cluster.history.values().any(|(_, command)| command == b"precious"), "{seed}");
+        for id in [second, third, 4] {
+            cluster.note(id);
+        }
+    }
+}
+
+fn change(cluster: &mut Cluster, leader: u64, changes: Vec<MembershipChange>) {
+    cluster.token += 1;
+    let token = cluster.token;
+    cluster.proposed.insert(token, vec![Vec::new()]);
+    cluster.step(leader, Event::ChangeMembership { token, changes });
 }
 
 #[test]

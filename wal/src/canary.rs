@@ -90,8 +90,8 @@ pub const TURN_FORGOTTEN: u8 = 41;
 pub const SALT_NOT_DRAWN: u8 = 42;
 /// What is committed is given to mend a log whose entry before the damage was never committed.
 pub const MENDED_BEHIND_ANOTHER_TERM: u8 = 43;
-/// A leader whom all have elected is believed by who has lost its disk since, and has heard nobody else.
-pub const ELECTED_BY_ALL_AND_BELIEVED: u8 = 44;
+/// A leader of long ago is believed by who has lost its disk since, and has heard nobody else.
+pub const LEADER_BELIEVED_ALONE: u8 = 44;
 
 #[cfg(feature = "canary")]
 static ON: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
