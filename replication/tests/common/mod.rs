@@ -4,6 +4,7 @@
 //! same index; whatever was acknowledged must be among it.
 #![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used)]
 
+mod disks;
 mod recorder;
 pub mod rotting;
 pub mod woken;
@@ -186,15 +187,6 @@ impl Cluster {
 
     pub fn reopen(&mut self, id: u64, power_cut: bool) {
         self.crash(id, power_cut);
-        self.open(id).unwrap();
-    }
-
-    /// Puts an empty disk under a node.
-    pub fn replace_disk(&mut self, id: u64) {
-        self.crash(id, true);
-        let node = self.node(id);
-        node.disk = SimulatedDisk::new(id + 1000);
-        node.options.seed += 1;
         self.open(id).unwrap();
     }
 
@@ -390,23 +382,6 @@ impl Cluster {
         let rest = self.queue.split_off(self.queue.len().min(1));
         self.deliver();
         self.queue.extend(rest);
-    }
-
-    /// Lets durable writes end.
-    pub fn turn_disks(&mut self) {
-        let ids: Vec<u64> = self.nodes.keys().copied().filter(|id| *id != self.hangs).collect();
-        for id in ids {
-            let mut ended = false;
-            for _ in 0..self.nodes[&id].disk.in_flight().len() {
-                let speed = if self.slow == id { self.disk_speed / 10 } else { self.disk_speed };
-                if self.random.chance(speed) {
-                    ended |= self.nodes[&id].disk.complete_one().is_some();
-                }
-            }
-            if ended {
-                self.step(id, Event::LogMoved);
-            }
-        }
     }
 
     /// A tick for everybody whose clock runs, and some time for disks and network.
