@@ -13,10 +13,10 @@
 //! is the highest of the terms of all other voters, if those among them that are sure have a member in
 //! every quorum that it was in: a candidate that still waits for a vote which it gave before it fell is
 //! a voter and knows its own term, and what was decided in any other is known to the quorum. Or all have been
-//! heard, and the highest term is that of a leader whom all voters elected: none of them knows a later one. To hear that leader
-//! alone is not enough: all may have elected it, and two of them another one since. Or it is that of a leader for
-//! whom it does not vote, if a majority of those who do was heard and none of them knows a later term: so no later
-//! leader has made it a voter.
+//! heard, and the highest term is that of a leader whom all voters elected: none of them knows a later one. To hear
+//! that leader alone is not enough: all may have elected it, and two of them another one since. Or it is that of a
+//! leader for whom it does not vote, if a majority of those who do was heard and none of them knows a later term: so
+//! no later leader has made it a voter.
 //!
 //! **Tail becomes nothing** when its log agrees, durably, with that of a leader up to where the leader's
 //! log ended after this replica had come back. A leader has everything that was committed, and
@@ -221,9 +221,9 @@ impl Replica {
         let believes = newest.is_leader && canary::is_on(canary::LEADER_BELIEVED_ALONE);
         if newest.is_leader && !newest.membership.votes(self.options.id) {
             let is_majority = |voters: &[ReplicaId]| count_sure(voters) > voters.len() / 2;
-            let Membership { outgoing, .. } = &newest.membership;
-            let is_current = is_majority(&newest.membership.voters())
-                && (outgoing.is_empty() || is_majority(outgoing));
+            let membership = &newest.membership;
+            let is_current = is_majority(&membership.voters())
+                && (!membership.is_joint() || is_majority(&membership.outgoing));
             return (is_current || believes).then_some(newest.term);
         }
         let is_elected_by_all = newest.is_leader && newest.is_unanimous;

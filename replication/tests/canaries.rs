@@ -11,12 +11,11 @@ use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-use common::{Cluster, DIR, options, voters};
+use common::{Cluster, DIR, options, set, voters};
 use strandline_replication::{
-    Body, Envelope, Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Role, VoteKind,
+    Body, Envelope, Event, MemberRole, MembershipChange, Options, ReplicaId, Role, VoteKind,
 };
 use strandline_wal::canary;
-use strandline_wal::disk::SimulatedDisk;
 use strandline_wal::disk::simulated::Survival;
 
 type Checker = fn(u64);
@@ -36,11 +35,7 @@ fn empty_disk(seed: u64) {
     cluster.until("acknowledged", |cluster| cluster.acknowledged.contains(&token));
     cluster.heal();
     cluster.isolate(leader);
-    cluster.crash(others[0], true);
-    let node = cluster.node(others[0]);
-    node.disk = SimulatedDisk::new(seed + 1000);
-    node.options.seed += 1;
-    cluster.open(others[0]).unwrap();
+    cluster.replace_disk(others[0]);
     cluster.rounds(100);
     for id in others {
         cluster.propose(id, &[b"other"]);
@@ -293,13 +288,6 @@ fn deposed_reader(seed: u64) {
     cluster.converge();
 }
 
-fn change(cluster: &mut Cluster, leader: u64, changes: Vec<MembershipChange>) {
-    cluster.token += 1;
-    let token = cluster.token;
-    cluster.proposed.insert(token, vec![Vec::new()]);
-    cluster.step(leader, Event::ChangeMembership { token, changes });
-}
-
 /// Two of three members are replaced at once by two that have caught up, while those who go are cut off from those who
 /// come.
 fn joint(seed: u64) {
@@ -309,16 +297,13 @@ fn joint(seed: u64) {
     cluster.add(options(4, &[], seed));
     cluster.add(options(5, &[], seed));
     let gone: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
-    let set = |id| MembershipChange::Set(Member { id: ReplicaId(id), role: MemberRole::Voter });
-    let learns =
-        |id| MembershipChange::Set(Member { id: ReplicaId(id), role: MemberRole::Learner });
     for id in [4, 5] {
-        change(&mut cluster, leader, vec![learns(id)]);
+        cluster.change(vec![set(id, MemberRole::Learner)]);
         cluster.rounds(30);
     }
-    let mut changes = vec![set(4), set(5)];
+    let mut changes = vec![set(4, MemberRole::Voter), set(5, MemberRole::Voter)];
     changes.extend(gone.iter().map(|id| MembershipChange::Remove(ReplicaId(*id))));
-    change(&mut cluster, leader, changes);
+    cluster.change(changes);
     for _ in 0..cluster.random.below(8) {
         cluster.deliver();
         cluster.turn_disks();

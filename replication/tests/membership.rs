@@ -3,24 +3,11 @@
 
 mod common;
 
-use common::{Cluster, command, options, voters};
+use common::{Cluster, command, options, set, voters};
 use strandline_replication::{
     Doubt, Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Request, Role,
     open_session_entry,
 };
-
-fn set(id: u64, role: MemberRole) -> MembershipChange {
-    MembershipChange::Set(Member { id: ReplicaId(id), role })
-}
-
-fn change(cluster: &mut Cluster, changes: Vec<MembershipChange>) -> u64 {
-    let leader = cluster.leader().unwrap();
-    cluster.token += 1;
-    let token = cluster.token;
-    cluster.proposed.insert(token, vec![Vec::new()]);
-    cluster.step(leader, Event::ChangeMembership { token, changes });
-    token
-}
 
 fn acknowledged(cluster: &mut Cluster, token: u64) {
     cluster.until("acknowledged", |cluster| cluster.acknowledged.contains(&token));
@@ -36,12 +23,12 @@ fn a_learner_catches_up_and_becomes_a_voter() {
     }
     // Who joins knows nobody.
     cluster.add(options(4, &[], 1));
-    let token = change(&mut cluster, vec![set(4, MemberRole::Learner)]);
+    let token = cluster.change(vec![set(4, MemberRole::Learner)]);
     cluster.until("applied", |cluster| {
         cluster.replica(4).status().membership.get(ReplicaId(4)).is_some()
     });
     assert!(cluster.history.len() > 30, "token {token}");
-    let token = change(&mut cluster, vec![set(4, MemberRole::Voter)]);
+    let token = cluster.change(vec![set(4, MemberRole::Voter)]);
     assert_eq!(cluster.refusal(leader, token), None);
     cluster.until("a voter", |cluster| {
         let membership = cluster.replica(4).status().membership;
@@ -73,7 +60,7 @@ fn a_joint_change_replaces_two_members_at_once() {
         MembershipChange::Remove(ReplicaId(gone[0])),
         MembershipChange::Remove(ReplicaId(gone[1])),
     ];
-    let token = change(&mut cluster, changes);
+    let token = cluster.change(changes);
     acknowledged(&mut cluster, token);
     cluster.until("the joint membership is left", |cluster| {
         let membership = cluster.replica(leader).status().membership;
@@ -91,7 +78,7 @@ fn a_joint_change_replaces_two_members_at_once() {
 fn a_leader_that_is_removed_steps_down() {
     let mut cluster = Cluster::new(3, 3);
     let first = cluster.elect();
-    change(&mut cluster, vec![MembershipChange::Remove(ReplicaId(first))]);
+    cluster.change(vec![MembershipChange::Remove(ReplicaId(first))]);
     cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != first));
     let second = cluster.leader().unwrap();
     let token = cluster.propose(second, &[b"after"]);
@@ -220,12 +207,12 @@ fn removed_members_that_restart_elect_nobody() {
     let gone: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     for id in [4, 5] {
         cluster.add(options(id, &[], 22));
-        let token = change(&mut cluster, vec![set(id, MemberRole::Voter)]);
+        let token = cluster.change(vec![set(id, MemberRole::Voter)]);
         acknowledged(&mut cluster, token);
         cluster.rounds(20);
     }
     for id in &gone {
-        let token = change(&mut cluster, vec![MembershipChange::Remove(ReplicaId(*id))]);
+        let token = cluster.change(vec![MembershipChange::Remove(ReplicaId(*id))]);
         acknowledged(&mut cluster, token);
         cluster.rounds(20);
     }
@@ -269,7 +256,7 @@ fn a_new_voter_learns_from_its_leader_whom_to_ask() {
     cluster.heal();
     cluster.elect();
     cluster.add(options(4, &[], 23));
-    let token = change(&mut cluster, vec![set(4, MemberRole::Voter)]);
+    let token = cluster.change(vec![set(4, MemberRole::Voter)]);
     acknowledged(&mut cluster, token);
     cluster.until("it is sure of itself", |cluster| {
         cluster.replica(4).hard_state().doubt == Doubt::Nothing

@@ -5,9 +5,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Cluster, DIR, options, voters};
+use common::{Cluster, DIR, options, set, voters};
 use strandline_replication::{
-    Doubt, Event, Member, MemberRole, MembershipChange, Options, ReplicaId, Role,
+    Doubt, Member, MemberRole, MembershipChange, Options, ReplicaId, Role,
 };
 use strandline_wal::disk::simulated::Random;
 
@@ -79,19 +79,15 @@ fn a_leader_of_long_ago_does_not_know_who_votes() {
         let first = cluster.elect();
         cluster.rounds(20);
         cluster.add(options(4, &[], seed));
-        let set = |id, role| MembershipChange::Set(Member { id: ReplicaId(id), role });
-        change(&mut cluster, first, vec![set(4, MemberRole::Learner)]);
+        cluster.change(vec![set(4, MemberRole::Learner)]);
         cluster.until("the learner is sure", |cluster| {
             cluster.replica(4).hard_state().doubt == Doubt::Nothing
         });
         cluster.converge();
-        cluster.isolate(first);
-        cluster.paused = first;
-        cluster.until("another leader", |cluster| cluster.leader() != Some(first));
-        let second = cluster.leader().unwrap();
+        let second = cluster.pause_leader();
         let third = (1..=3).find(|id| ![first, second].contains(id)).unwrap();
         let remove = MembershipChange::Remove(ReplicaId(first));
-        change(&mut cluster, second, vec![set(4, MemberRole::Voter), remove]);
+        cluster.change(vec![set(4, MemberRole::Voter), remove]);
         let is_voter = |cluster: &Cluster, id| {
             let membership = cluster.replica(id).status().membership;
             membership.outgoing.is_empty() && membership.voters().contains(&ReplicaId(4))
@@ -108,10 +104,7 @@ fn a_leader_of_long_ago_does_not_know_who_votes() {
         cluster.heal();
         cluster.isolate(third);
         cluster.propose(first, &[b"long ago"]);
-        for _ in 0..6 {
-            cluster.step(first, Event::Tick);
-            cluster.rounds(4);
-        }
+        cluster.wake_slowly(first);
         // The third and the fourth.
         cluster.heal();
         cluster.isolate(first);
@@ -124,13 +117,6 @@ fn a_leader_of_long_ago_does_not_know_who_votes() {
             cluster.note(id);
         }
     }
-}
-
-fn change(cluster: &mut Cluster, leader: u64, changes: Vec<MembershipChange>) {
-    cluster.token += 1;
-    let token = cluster.token;
-    cluster.proposed.insert(token, vec![Vec::new()]);
-    cluster.step(leader, Event::ChangeMembership { token, changes });
 }
 
 #[test]

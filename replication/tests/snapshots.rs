@@ -5,8 +5,7 @@ mod common;
 
 use common::{Cluster, options, voters};
 use strandline_replication::{
-    Event, Member, MemberRole, MembershipChange, Options, Outcome, ReplicaId, Request,
-    open_session_entry,
+    Event, MemberRole, Options, Outcome, ReplicaId, Request, open_session_entry,
 };
 
 /// Small logs: whoever is away for a while needs a snapshot.
@@ -71,11 +70,7 @@ fn who_joins_late_gets_a_snapshot() {
     let leader = cluster.elect();
     leave_behind(&mut cluster, leader, 99);
     cluster.add(small(options(4, &[], 2)));
-    cluster.token += 1;
-    let (token, member) = (cluster.token, Member { id: ReplicaId(4), role: MemberRole::Voter });
-    cluster.proposed.insert(token, vec![Vec::new()]);
-    let changes = vec![MembershipChange::Set(member)];
-    cluster.step(leader, Event::ChangeMembership { token, changes });
+    cluster.change(vec![common::set(4, MemberRole::Voter)]);
     cluster.until("it is up to date", |cluster| {
         cluster.replica(4).status().applied == cluster.replica(leader).status().applied
     });

@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used)]
 
 mod disks;
+mod members;
 mod recorder;
 pub mod rotting;
 pub mod woken;
@@ -21,6 +22,7 @@ use strandline_replication::{
 use strandline_wal::disk::SimulatedDisk;
 use strandline_wal::disk::simulated::Random;
 
+pub use members::set;
 pub use recorder::{Applied, Once, Recorder, Taken, command, options, voters};
 
 pub const DIR: &str = "/store";

@@ -13,11 +13,7 @@ pub fn leader_meets_replaced_disk(seed: u64) -> Cluster {
     let mut cluster = Cluster::new(3, seed);
     let first = cluster.elect();
     cluster.rounds(20);
-    // It does not notice that time passes.
-    cluster.isolate(first);
-    cluster.paused = first;
-    cluster.until("another leader", |cluster| cluster.leader() != Some(first));
-    let second = cluster.leader().unwrap();
+    let second = cluster.pause_leader();
     let token = cluster.propose(second, &[PRECIOUS]);
     cluster.until("acknowledged", |cluster| cluster.acknowledged.contains(&token));
     let replaced = (1..=3).find(|id| ![first, second].contains(id)).unwrap();
@@ -27,14 +23,29 @@ pub fn leader_meets_replaced_disk(seed: u64) -> Cluster {
     cluster.replace_disk(replaced);
     cluster.heal();
     cluster.propose(first, &[b"in its place"]);
-    // Its clock is slow to say that it has long heard nobody.
-    for _ in 0..6 {
-        cluster.step(first, Event::Tick);
-        cluster.rounds(4);
-    }
+    cluster.wake_slowly(first);
     cluster.paused = 0;
     cluster.rounds(30);
     cluster.open(second).unwrap();
     cluster.elect();
     cluster
+}
+
+impl Cluster {
+    /// The leader is cut off and does not notice that time passes; returns the leader that the others elect.
+    pub fn pause_leader(&mut self) -> u64 {
+        let first = self.leader().unwrap();
+        self.isolate(first);
+        self.paused = first;
+        self.until("another leader", |cluster| cluster.leader() != Some(first));
+        self.leader().unwrap()
+    }
+
+    /// A leader that was paused hears others again; its clock is slow to say that it has long heard nobody.
+    pub fn wake_slowly(&mut self, id: u64) {
+        for _ in 0..6 {
+            self.step(id, Event::Tick);
+            self.rounds(4);
+        }
+    }
 }
